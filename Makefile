@@ -1,0 +1,48 @@
+# Everything this project is built and tested with. Each target installs what it lacks; `make` alone
+# lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test check sandbox build requirements clean
+
+PATTERN ?= shifted-ports
+# A system Python for the virtual environment, 3.11 or later: make test PYTHON3=python3.12
+PYTHON3 ?= python3
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+# Debian keeps haproxy where only root's PATH looks.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+help: ## List the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
+
+demo: $(INSTALLED) programs ## One full deployment under load (PATTERN=shifted-ports PROXY=nginx|haproxy)
+	@$(PYTHON) -m sandbox.demo --pattern $(PATTERN) $(if $(PROXY),--proxy $(PROXY))
+
+test: $(INSTALLED) programs ## All tests (ARGS="tests/unit -k weights" for some)
+	@$(PYTHON) -m pytest $(ARGS)
+
+check: $(INSTALLED) ## ruff, mypy, cfn-lint, sam validate --lint, the JSON Schema
+	@tools/check
+
+sandbox: $(INSTALLED) programs ## Everything on this machine until Ctrl-C (ARGS="--hosts 3")
+	@exec $(PYTHON) -m sandbox up --pattern $(PATTERN) $(if $(PROXY),--proxy $(PROXY)) $(ARGS)
+
+build: $(INSTALLED) ## sam build, and the size of what would be uploaded
+	@tools/build
+
+requirements: ## Pin what pyproject.toml asks for (ARGS=--upgrade for the newest)
+	@tools/compile-requirements $(ARGS)
+
+clean: ## Remove everything that the other targets make
+	rm -rf $(VENV) .aws-sam build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: programs
+programs:
+	@tools/install-debian-packages haproxy wrk
+
+$(INSTALLED): requirements-dev.txt
+	@tools/make-venv $(PYTHON3) $(VENV) requirements-dev.txt
+	@touch $@

@@ -1,0 +1,69 @@
+"""Does the idle colour fit on the cluster? Asked before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one task takes: CPU units, memory in MiB, fixed TCP host ports."""
+
+    cpu: int
+    memory: int
+    ports: frozenset[int]
+
+
+def needs_of(definition: Mapping[str, Any]) -> Needs:
+    """Needs of a task from RegisterTaskDefinition parameters or a described task definition.
+
+    The task's own size counts when it is set, else the sum of its containers (the reservation of
+    memory before its limit), as ECS places tasks:
+    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_definition_parameters.html
+    """
+    containers = definition["containerDefinitions"]
+    cpu = definition.get("cpu")
+    memory = definition.get("memory")
+    return Needs(
+        cpu=int(cpu) if cpu else sum(int(one.get("cpu") or 0) for one in containers),
+        memory=int(memory)
+        if memory
+        else sum(int(one.get("memoryReservation") or one.get("memory") or 0) for one in containers),
+        ports=frozenset(
+            int(mapping["hostPort"])
+            for one in containers
+            for mapping in one.get("portMappings", [])
+            if mapping.get("hostPort") and mapping.get("protocol", "tcp") == "tcp"
+        ),
+    )
+
+
+def tasks_that_fit(instances: Sequence[Mapping[str, Any]], needs: Needs) -> int:
+    """How many more such tasks the container instances can take.
+
+    instances: ``containerInstances`` of DescribeContainerInstances. Only ACTIVE instances with a
+    connected agent count. A task with a fixed host port fits once on an instance, and not at all
+    where the port is taken.
+    """
+    return sum(
+        _fit(instance, needs)
+        for instance in instances
+        if instance["status"] == "ACTIVE" and instance["agentConnected"]
+    )
+
+
+def _fit(instance: Mapping[str, Any], needs: Needs) -> int:
+    remaining = {resource["name"]: resource for resource in instance["remainingResources"]}
+    taken = {int(port) for port in remaining["PORTS"].get("stringSetValue", [])}
+    if needs.ports & taken:
+        return 0
+    rooms = [
+        remaining[name].get("integerValue", 0) // need
+        for name, need in (("CPU", needs.cpu), ("MEMORY", needs.memory))
+        if need
+    ]
+    if needs.ports:
+        rooms.append(1)
+    return int(min(rooms)) if rooms else 1

@@ -1,0 +1,236 @@
+"""The service configuration: one YAML file a service, checked into the user's repository.
+
+``load`` turns its text into a ServiceConfiguration or raises one InvalidConfiguration that names
+every mistake at once. It is stored as the SSM parameter ``/bluegreen/services/<service>``.
+service.schema.json in the root of the repository is ``ServiceConfiguration.model_json_schema()``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bluegreen.color import Color
+from bluegreen.errors import InvalidConfiguration
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+EnvironmentVariable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+# A check has to come round often enough to renew the lock's lease (LEASE_SECONDS, 600 at least).
+PollInterval = Annotated[int, Field(ge=1, le=300)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Container(_Section):
+    """A container whose image a deployment replaces."""
+
+    name: Name = Field(description="name of the container in the task definition")
+    repository: Name = Field(
+        description="ECR repository: its name (this account and region) or its full URI"
+    )
+    environment: dict[EnvironmentVariable, str] = Field(
+        default_factory=dict,
+        description="set at every deployment; {color}, {deployment_id} and {digest} are filled in",
+    )
+
+
+class HostPort(_Section):
+    """A fixed port on the container instance; each colour has its own."""
+
+    container: Name
+    container_port: Port
+    host_port: Port
+
+
+class ColorSlot(_Section):
+    """Where one colour lives."""
+
+    cluster: Name = Field(description="ECS cluster, by name")
+    ecs_service: Name = Field(description="ECS service, by name")
+    target_group: Name = Field(description="target group, by name")
+    host_port: HostPort | None = Field(
+        default=None,
+        description="fixed host port of this colour; leave out for awsvpc, Fargate, dynamic ports",
+    )
+
+
+class Colors(_Section):
+    blue: ColorSlot
+    green: ColorSlot
+
+    def __getitem__(self, color: Color) -> ColorSlot:
+        return self.blue if color is Color.BLUE else self.green
+
+    @model_validator(mode="after")
+    def _differ(self) -> Colors:
+        if (self.blue.cluster, self.blue.ecs_service) == (
+            self.green.cluster,
+            self.green.ecs_service,
+        ):
+            raise ValueError("blue and green need two different ECS services")
+        if self.blue.target_group == self.green.target_group:
+            raise ValueError("blue and green need two different target groups")
+        blue, green = self.blue.host_port, self.green.host_port
+        if (blue is None) != (green is None):
+            raise ValueError("give both colours a host_port, or neither")
+        if blue and green and blue.host_port == green.host_port:
+            raise ValueError(
+                f"blue and green need two different host ports, both have {blue.host_port}"
+            )
+        return self
+
+
+class AlbRouter(_Section):
+    """A listener of an Application Load Balancer, its default action or one of its rules."""
+
+    type: Literal["alb"]
+    load_balancer: Name = Field(description="Application Load Balancer, by name")
+    port: Port = Field(description="port of the listener that users reach")
+    rule_priority: Annotated[int, Field(ge=1, le=50000)] | None = Field(
+        default=None, description="a rule of that listener instead of its default action"
+    )
+    test_port: Port | None = Field(
+        default=None,
+        description="port of a test listener: it is pointed at the idle colour to probe it",
+    )
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> AlbRouter:
+        if self.port == self.test_port:
+            raise ValueError(f"port and test_port are both {self.port}: use a listener of its own")
+        return self
+
+
+class Health(_Section):
+    """When the idle colour counts as healthy, and when to give up."""
+
+    deadline_seconds: Annotated[int, Field(ge=5, le=86400)] = 600
+    interval_seconds: PollInterval = 5
+    max_failed_tasks: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=3, description="give up early once so many tasks of the deployment have died"
+    )
+    initial_count: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1, description="tasks to start when nothing is live yet"
+    )
+
+
+class Probe(_Section):
+    """An HTTP request whose answer tells which colour sent it."""
+
+    path: Annotated[str, Field(pattern=r"^/\S*$")] = "/"
+    header: Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")] = Field(
+        description="response header that identifies the colour"
+    )
+    value: Name = Field(description="what it says; {color}, {deployment_id}, {digest} filled in")
+    host: Name | None = Field(default=None, description="Host header, for a host-based rule")
+    scheme: Literal["http", "https"] = "http"
+    consecutive: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=10, description="answers in a row that prove the switch"
+    )
+    timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
+        default=60, description="how long the switch may take to show"
+    )
+
+
+class AllAtOnce(_Section):
+    type: Literal["all_at_once"] = "all_at_once"
+
+
+class Bake(_Section):
+    """Watching the new colour under full traffic before the old one may go."""
+
+    seconds: Annotated[int, Field(ge=0, le=86400)] = 60
+    interval_seconds: PollInterval = 5
+
+
+class Drain(_Section):
+    """How the old colour ends."""
+
+    seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
+        default=30, description="time for requests in flight once no new ones arrive"
+    )
+    margin_seconds: Annotated[int, Field(ge=0, le=600)] = Field(
+        default=20, description="time for the load balancer to follow a change of weights"
+    )
+    keep_warm_seconds: Annotated[int, Field(ge=0, le=604800)] = Field(
+        default=0, description="keep the old colour running so long, for an instant rollback"
+    )
+    interval_seconds: PollInterval = 5
+    deadline_seconds: Annotated[int, Field(ge=30, le=7200)] = Field(
+        default=900, description="after that a drain, or a rollback, that does not end is an error"
+    )
+
+
+class ServiceConfiguration(_Section):
+    """Everything a deployment has to know about a service."""
+
+    service: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+    pattern: Literal["shifted-ports"]
+    containers: Annotated[list[Container], Field(min_length=1)]
+    colors: Colors
+    router: AlbRouter
+    health: Health = Health()
+    probe: Probe | None = Field(
+        default=None, description="without one, the margin of drain is waited instead of a proof"
+    )
+    strategy: AllAtOnce = AllAtOnce()
+    bake: Bake = Bake()
+    drain: Drain = Drain()
+
+    @model_validator(mode="after")
+    def _containers_differ(self) -> ServiceConfiguration:
+        names = [container.name for container in self.containers]
+        if len(set(names)) != len(names):
+            raise ValueError(f"containers: every name once, got {', '.join(names)}")
+        return self
+
+
+def load(text: str, source: str) -> ServiceConfiguration:
+    """Parse and check a service configuration.
+
+    text: the YAML file. source: where it came from, for the message.
+    Raises InvalidConfiguration with one line per mistake: path, what is wrong, the value found.
+    """
+    # Imported here: only PlanDeployment reads YAML, the other functions need not load it.
+    import yaml
+
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InvalidConfiguration(f"{source} is not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidConfiguration(
+            f"{source}: expected a mapping with service, pattern, containers, colors and router, "
+            f"got {type(document).__name__}"
+        )
+    try:
+        return ServiceConfiguration.model_validate(document)
+    except ValidationError as error:
+        raise InvalidConfiguration(
+            f"{source}: {error.error_count()} mistake(s)\n" + "\n".join(describe(error))
+        ) from error
+
+
+def describe(error: ValidationError) -> list[str]:
+    """One line per mistake: ``  colors.blue.host_port: what would be right (got …)``."""
+    lines = []
+    for mistake in error.errors():
+        path = ".".join(str(part) for part in mistake["loc"]) or "(top level)"
+        lines.append(f"  {path}: {_what_would_be_right(mistake)}")
+    return lines
+
+
+def _what_would_be_right(mistake: Any) -> str:
+    match mistake["type"]:
+        case "missing":
+            return "is missing"
+        case "extra_forbidden":
+            return f"is not a known key (got {mistake['input']!r}); see service.schema.json"
+        case "value_error":
+            return str(mistake["ctx"]["error"])
+        case _:
+            return f"{mistake['msg']} (got {mistake['input']!r})"

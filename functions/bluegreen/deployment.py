@@ -1,0 +1,144 @@
+"""A deployment as one document: what it moves, from what, and all that is needed to undo it.
+
+PlanDeployment makes it, the state machine carries it as ``$.deployment`` from state to state, and
+DynamoDB keeps it (bluegreen/store.py), so that a deployment can be undone without its execution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bluegreen.color import Color
+from bluegreen.configuration import ServiceConfiguration
+from bluegreen.task_definition import render
+from bluegreen.traffic import Weights
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Overrides(_Part):
+    """What a request changes besides images. environment: container → variables."""
+
+    environment: dict[str, dict[str, str]] = Field(default_factory=dict)
+    cpu: str | None = None
+    memory: str | None = None
+
+
+class DeployRequest(_Part):
+    """Execution input that starts a deployment. images: container → tag, digest or reference."""
+
+    action: Literal["deploy"] = "deploy"
+    service: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
+    images: dict[str, str] = Field(default_factory=dict)
+    overrides: Overrides = Overrides()
+
+
+class RollBackRequest(_Part):
+    """Execution input that undoes a deployment: by hand, or ("recover") after it was lost."""
+
+    action: Literal["rollback", "recover"]
+    deployment_id: str = Field(min_length=1, max_length=80)
+
+
+class Location(_Part):
+    """Where a forward action stands: a rule, or the default action of a listener."""
+
+    listener_arn: str
+    rule_arn: str | None = None
+
+
+class Scaling(_Part):
+    """SuspendedState of a service's scalable target."""
+
+    dynamic_in: bool = False
+    dynamic_out: bool = False
+    scheduled: bool = False
+
+
+SUSPENDED = Scaling(dynamic_in=True, dynamic_out=True, scheduled=True)
+
+
+class ServiceSnapshot(_Part):
+    """An ECS service as it was. scaling is None for a service that does not scale by itself."""
+
+    task_definition: str
+    desired_count: int
+    running_count: int
+    scaling: Scaling | None = None
+
+
+class Snapshot(_Part):
+    """All that RollBack puts back."""
+
+    traffic: Weights
+    test_traffic: Weights | None = None
+    services: dict[Color, ServiceSnapshot]
+
+
+class Deployment(_Part):
+    """A planned deployment. Times in epoch seconds."""
+
+    id: str
+    service: str
+    execution_arn: str
+    fencing: int
+    decision: Literal["deploy", "nothing_to_do"]
+    started_at: float
+    configuration: ServiceConfiguration
+    from_color: Color | None
+    to_color: Color
+    images: dict[str, str]
+    overrides: Overrides
+    location: Location
+    test_location: Location | None
+    load_balancer_dns: str
+    target_groups: dict[Color, str]
+    stickiness_seconds: int
+    snapshot: Snapshot
+
+    def document(self) -> dict[str, Any]:
+        """As JSON types, for the state machine and for DynamoDB."""
+        return self.model_dump(mode="json")
+
+    def rendered(self, template: str, color: Color, container: str | None = None) -> str:
+        """A template of the configuration filled in for a colour ({digest}: of that container)."""
+        name = container or self.configuration.containers[0].name
+        return render(
+            template,
+            color=color,
+            deployment_id=self.id,
+            digest=self.images.get(name, "").partition("@")[2],
+        )
+
+    def environment(self) -> dict[str, dict[str, str]]:
+        """Container → variables that the new revision gets: configuration first, then overrides."""
+        variables = {
+            container.name: {
+                name: self.rendered(value, self.to_color, container.name)
+                for name, value in container.environment.items()
+            }
+            for container in self.configuration.containers
+        }
+        for name, more in self.overrides.environment.items():
+            variables.setdefault(name, {}).update(more)
+        return variables
+
+    def wanted_count(self, running_live: int) -> int:
+        """Tasks to start on the idle colour: as many as the live colour runs."""
+        return running_live or self.configuration.health.initial_count
+
+    @property
+    def quiet_seconds(self) -> int:
+        """From the proof of a switch until the old colour has no more requests in flight."""
+        drain = self.configuration.drain
+        return max(drain.margin_seconds + drain.seconds, self.stickiness_seconds)
+
+
+def parse(data: Mapping[str, Any]) -> Deployment:
+    """The deployment in the data of an execution."""
+    return Deployment.model_validate(data["deployment"])

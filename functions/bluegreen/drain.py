@@ -1,0 +1,67 @@
+"""Draining the old colour: one look at the world, one next step. Never touches the traffic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bluegreen.health import LEAVING
+
+Step = Literal["wait", "deregister", "stop", "fail", "done"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """quiet_at, deadline: epoch seconds. tasks: those of the service that have not stopped yet."""
+
+    weight: int
+    quiet_at: float
+    deadline: float
+    targets: Sequence[Mapping[str, Any]]
+    desired_count: int
+    tasks: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    step: Step
+    reason: str
+
+
+def next_step(facts: Facts, now: float) -> Decision:
+    """Wait out the requests in flight, then deregister, then stop: in this order.
+
+    A task that gets its SIGTERM before its target has left the load balancer answers 502
+    (containers-roadmap #708), and a target that leaves before the load balancer follows the new
+    weights still gets requests (argo-rollouts #4595).
+    """
+    if facts.weight > 0:
+        return Decision("fail", f"the old colour has weight {facts.weight} again: it is left alone")
+    if facts.desired_count == 0 and facts.tasks == 0:
+        return Decision("done", "the old colour has ended")
+    if now < facts.quiet_at:
+        return Decision("wait", f"requests in flight may take another {facts.quiet_at - now:.0f} s")
+    if facts.desired_count == 0:
+        if now >= facts.deadline:
+            return Decision("fail", f"{facts.tasks} tasks of the old colour do not stop")
+        return Decision("wait", f"{facts.tasks} tasks of the old colour are stopping")
+    registered = len(still_registered(facts.targets))
+    # Past the deadline ECS does the rest: scaling in, it deregisters and waits by itself.
+    if now < facts.deadline:
+        if registered:
+            return Decision("deregister", f"{registered} targets to deregister")
+        if facts.targets:
+            return Decision("wait", f"{len(facts.targets)} targets are draining")
+    return Decision("stop", f"stopping {facts.tasks} tasks of the old colour")
+
+
+def still_registered(targets: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The targets that nobody has deregistered yet."""
+    return [target for target in targets if target["TargetHealth"]["State"] not in LEAVING]
+
+
+def wait_seconds(until_quiet: float, interval: int) -> int:
+    """Until the next look: not past the end of the quiet time, and at least a second."""
+    return max(1, min(interval, math.ceil(until_quiet))) if until_quiet > 0 else 1

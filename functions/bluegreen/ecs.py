@@ -1,0 +1,162 @@
+"""What the workflow asks of ECS. Thin: it calls, pages and shapes, and decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from botocore.exceptions import ClientError
+
+from bluegreen.configuration import ColorSlot
+from bluegreen.errors import DeploymentRefused
+
+if TYPE_CHECKING:
+    from mypy_boto3_ecs import ECSClient
+    from mypy_boto3_logs import CloudWatchLogsClient
+
+# Limits of the API: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/
+_TASKS_PER_CALL = 100
+_INSTANCES_PER_CALL = 100
+_LOG_LINES = 5
+
+
+def service(client: ECSClient, slot: ColorSlot) -> Mapping[str, Any]:
+    """DescribeServices of one colour.
+
+    Raises DeploymentRefused when it does not exist or is not active.
+    """
+    try:
+        answer = client.describe_services(cluster=slot.cluster, services=[slot.ecs_service])
+    except client.exceptions.ClusterNotFoundException as error:
+        raise DeploymentRefused(f"there is no ECS cluster {slot.cluster!r}") from error
+    for one in answer["services"]:
+        if one["status"] == "ACTIVE":
+            return one
+    raise DeploymentRefused(
+        f"there is no active ECS service {slot.ecs_service!r} on cluster {slot.cluster!r}"
+    )
+
+
+def task_definition(client: ECSClient, arn: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """A task definition and its tags."""
+    answer = client.describe_task_definition(taskDefinition=arn, include=["TAGS"])
+    return dict(answer["taskDefinition"]), [
+        {"key": tag["key"], "value": tag["value"]} for tag in answer.get("tags", [])
+    ]
+
+
+def newest_revisions(client: ECSClient, family: str) -> list[str]:
+    """ARNs of the newest active revisions of a family, newest first."""
+    answer = client.list_task_definitions(familyPrefix=family, sort="DESC", maxResults=10)
+    return list(answer["taskDefinitionArns"])
+
+
+def update(
+    client: ECSClient, slot: ColorSlot, *, desired_count: int, task_definition: str | None = None
+) -> Mapping[str, Any]:
+    """UpdateService; the same call again changes nothing. Returns the service."""
+    change: dict[str, Any] = {"desiredCount": desired_count}
+    if task_definition:
+        change["taskDefinition"] = task_definition
+    return client.update_service(cluster=slot.cluster, service=slot.ecs_service, **change)[
+        "service"
+    ]
+
+
+def primary_deployment(described: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The deployment of a service that ECS is carrying out."""
+    return next(one for one in described["deployments"] if one["status"] == "PRIMARY")
+
+
+def task_arns(
+    client: ECSClient, slot: ColorSlot, status: Literal["RUNNING", "STOPPED"]
+) -> list[str]:
+    """Tasks of a service by what ECS wants of them. A task that is still stopping is STOPPED."""
+    pages = client.get_paginator("list_tasks").paginate(
+        cluster=slot.cluster, serviceName=slot.ecs_service, desiredStatus=status
+    )
+    return [arn for page in pages for arn in page["taskArns"]]
+
+
+def tasks(client: ECSClient, slot: ColorSlot) -> list[Mapping[str, Any]]:
+    """DescribeTasks of everything that a service runs, is stopping, or ran within the last hour."""
+    arns = [*task_arns(client, slot, "RUNNING"), *task_arns(client, slot, "STOPPED")]
+    return [
+        task
+        for batch in _batches(arns, _TASKS_PER_CALL)
+        for task in client.describe_tasks(cluster=slot.cluster, tasks=batch)["tasks"]
+    ]
+
+
+def not_stopped(tasks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those that still take a place, and perhaps requests."""
+    return [task for task in tasks if task["lastStatus"] != "STOPPED"]
+
+
+def container_instances(client: ECSClient, cluster: str) -> list[Mapping[str, Any]]:
+    """DescribeContainerInstances of a whole cluster."""
+    pages = client.get_paginator("list_container_instances").paginate(cluster=cluster)
+    arns = [arn for page in pages for arn in page["containerInstanceArns"]]
+    return [
+        instance
+        for batch in _batches(arns, _INSTANCES_PER_CALL)
+        for instance in client.describe_container_instances(
+            cluster=cluster, containerInstances=batch
+        )["containerInstances"]
+    ]
+
+
+def why_stopped(
+    logs: CloudWatchLogsClient, task: Mapping[str, Any], definition: Mapping[str, Any]
+) -> str:
+    """One stopped task: stopped reason, exit codes, and the last lines of the container's log."""
+    task_id = task["taskArn"].rsplit("/", 1)[-1]
+    parts = [f"task {task_id}: {task.get('stoppedReason') or 'stopped, no reason given'}"]
+    for container in task.get("containers", []):
+        ended = [f"container {container['name']}"]
+        if container.get("exitCode") is not None:
+            ended.append(f"exit code {container['exitCode']}")
+        if container.get("reason"):
+            ended.append(str(container["reason"]))
+        if len(ended) > 1:
+            parts.append(", ".join(ended))
+        tail = _log_tail(logs, container["name"], task_id, definition)
+        if tail:
+            parts.append("last log lines:\n    " + "\n    ".join(tail))
+    return "; ".join(parts)
+
+
+def _log_tail(
+    logs: CloudWatchLogsClient, container: str, task_id: str, definition: Mapping[str, Any]
+) -> list[str]:
+    """The end of a container's awslogs stream, named <prefix>/<container>/<task id>:
+    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/using_awslogs.html
+    """
+    for one in definition["containerDefinitions"]:
+        configuration = one.get("logConfiguration") or {}
+        options = configuration.get("options") or {}
+        if one["name"] != container or configuration.get("logDriver") != "awslogs":
+            continue
+        if "awslogs-stream-prefix" not in options:
+            continue
+        stream = f"{options['awslogs-stream-prefix']}/{container}/{task_id}"
+        try:
+            events = logs.get_log_events(
+                logGroupName=options["awslogs-group"],
+                logStreamName=stream,
+                limit=_LOG_LINES,
+                startFromHead=False,
+            )["events"]
+        except logs.exceptions.ResourceNotFoundException:
+            # A task that never got to run has no stream; that it has none is no second failure.
+            return []
+        except ClientError as error:
+            # The log is read to explain a failure, and must not hide it behind another one.
+            return [f"(log group {options['awslogs-group']} cannot be read: {error})"]
+        return [event["message"].rstrip() for event in events]
+    return []
+
+
+def _batches(items: Sequence[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])

@@ -1,0 +1,133 @@
+"""Is a colour healthy? A pure decision over what ECS and the load balancer say.
+
+Unknown is not healthy, an empty target group is not healthy, slow is not broken; and whatever is
+decided comes with a reason that a person can act on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+# Service events that waiting will not mend. Everything else that keeps ECS from placing a task
+# (no room just now, a port still taken, capacity on its way) is waited for until the deadline.
+# https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html
+_HOPELESS = re.compile(
+    r"unable to assume (?:the|role)|"
+    r"unable to consistently start tasks successfully|"
+    r"(?:was|is) unable to place a task because no container instances were found in your cluster|"
+    r"target ?group .*(?:does not exist|not found)",
+    re.IGNORECASE,
+)
+# Target states on the way out of the group: https://docs.aws.amazon.com/elasticloadbalancing/
+# latest/application/target-group-health-checks.html#target-health-states
+LEAVING = frozenset({"draining", "unhealthy.draining"})
+_NOT_PLACED = re.compile(r"unable to place a task", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was seen in one look.
+
+    deployment: the entry of ``deployments`` in DescribeServices with the id that UpdateService
+    answered, None when the service does not list it (yet: ECS reads are eventually consistent).
+    replaced_by: task definition of a primary deployment made after that one, "" if there is none.
+    tasks: DescribeTasks of that deployment's tasks, running and stopped.
+    targets: ``TargetHealthDescriptions`` of the colour's target group.
+    events: messages of the service's events since the start, newest first.
+    died: one text per stopped task that says why (stopped reason, exit code, last log lines).
+    probe: None if there is none or it was not asked, "" if it passed, else what was wrong.
+    """
+
+    desired: int
+    deployment: Mapping[str, Any] | None
+    tasks: Sequence[Mapping[str, Any]]
+    targets: Sequence[Mapping[str, Any]]
+    events: Sequence[str]
+    replaced_by: str = ""
+    died: Sequence[str] = ()
+    probe: str | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to do about it. reason: one or more lines of plain text."""
+
+    status: Literal["healthy", "waiting", "failed"]
+    reason: str
+
+
+def decide(facts: Facts, *, now: float, deadline: float, max_failed_tasks: int) -> Verdict:
+    """Healthy, wait on, or give up. now and deadline: epoch seconds."""
+    if facts.replaced_by:
+        return Verdict(
+            "failed",
+            "somebody else, or ECS itself, has updated the service meanwhile: its primary "
+            f"deployment runs {facts.replaced_by} now" + _because(facts),
+        )
+    if facts.deployment and facts.deployment.get("rolloutState") == "FAILED":
+        said = facts.deployment.get("rolloutStateReason", "no reason given")
+        return Verdict("failed", f"ECS gave the deployment up: {said}" + _because(facts))
+    if len(facts.died) >= max_failed_tasks:
+        return Verdict("failed", f"{len(facts.died)} tasks died" + _because(facts))
+    hopeless = next((event for event in facts.events if _HOPELESS.search(event)), None)
+    if hopeless:
+        return Verdict("failed", hopeless + _because(facts))
+    missing = what_is_missing(facts)
+    if not missing:
+        return Verdict("healthy", f"{facts.desired} of {facts.desired} tasks and targets healthy")
+    if now >= deadline:
+        return Verdict("failed", f"not healthy at the deadline: {missing}" + _because(facts))
+    return Verdict("waiting", missing)
+
+
+def what_is_missing(facts: Facts) -> str:
+    """What keeps the colour from being healthy now; "" when nothing does."""
+    if facts.deployment is None:
+        return "ECS does not list the deployment yet"
+    running = [task for task in facts.tasks if task["lastStatus"] == "RUNNING"]
+    if len(running) < facts.desired or not running:
+        placement = next((event for event in facts.events if _NOT_PLACED.search(event)), "")
+        return f"{len(running)} of {facts.desired} tasks running" + (
+            f"; {placement}" if placement else ""
+        )
+    ill = [task for task in running if task.get("healthStatus") == "UNHEALTHY"]
+    if ill:
+        return f"{len(ill)} of {len(running)} tasks fail their container health check"
+    expected = [
+        target for target in facts.targets if target["TargetHealth"]["State"] not in LEAVING
+    ]
+    healthy = [target for target in expected if target["TargetHealth"]["State"] == "healthy"]
+    if len(healthy) < max(facts.desired, 1) or len(healthy) < len(expected):
+        total = max(facts.desired, len(expected))
+        return f"{len(healthy)} of {total} targets healthy" + _targets(expected)
+    if facts.probe:
+        return f"the probe fails: {facts.probe}"
+    return ""
+
+
+def healthy_targets(targets: Sequence[Mapping[str, Any]]) -> int:
+    """How many targets of a group are healthy."""
+    return sum(1 for target in targets if target["TargetHealth"]["State"] == "healthy")
+
+
+def _targets(targets: Sequence[Mapping[str, Any]]) -> str:
+    lines = []
+    for target in targets:
+        health = target["TargetHealth"]
+        if health["State"] != "healthy":
+            why = " ".join(
+                part for part in (health.get("Reason"), health.get("Description")) if part
+            )
+            lines.append(
+                f"\n  target {target['Target']['Id']}:{target['Target'].get('Port', '')} "
+                f"is {health['State']}: {why or 'no reason given'}"
+            )
+    return "".join(lines)
+
+
+def _because(facts: Facts) -> str:
+    """The last deaths and the state of the targets, as lines to append."""
+    return "".join(f"\n  {line}" for line in list(facts.died)[-2:]) + _targets(facts.targets)

@@ -1,0 +1,78 @@
+"""One look at a colour: everything that bluegreen/health.py decides on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bluegreen import ecs, health
+from bluegreen.color import Color
+from bluegreen.deployment import Deployment
+from bluegreen.routers import alb
+
+if TYPE_CHECKING:
+    from mypy_boto3_ecs import ECSClient
+    from mypy_boto3_elbv2 import ElasticLoadBalancingv2Client
+    from mypy_boto3_logs import CloudWatchLogsClient
+
+# Stopped tasks whose logs are read: the last ones say what the others said.
+_EXPLAINED = 2
+
+
+def colour_health(
+    ecs_client: ECSClient,
+    elbv2: ElasticLoadBalancingv2Client,
+    logs: CloudWatchLogsClient,
+    deployment: Deployment,
+    color: Color,
+    started: Mapping[str, Any],
+) -> health.Facts:
+    """Facts about the tasks that a deployment started.
+
+    started: the answer of StartIdleColor (ecs_deployment_id, desired_count, started_at).
+    """
+    slot = deployment.configuration.colors[color]
+    service = ecs.service(ecs_client, slot)
+    ecs_deployment_id = started["ecs_deployment_id"]
+    primary = ecs.primary_deployment(service)
+    replaced = (
+        primary["id"] != ecs_deployment_id
+        and primary["createdAt"].timestamp() >= started["started_at"]
+    )
+    tasks = [
+        task
+        for task in ecs.tasks(ecs_client, slot)
+        # Tasks of a service are started by its deployment; others are not this release's.
+        if task.get("startedBy") == ecs_deployment_id
+    ]
+    return health.Facts(
+        desired=started["desired_count"],
+        deployment=next(
+            (one for one in service["deployments"] if one["id"] == ecs_deployment_id), None
+        ),
+        tasks=tasks,
+        targets=alb.targets(elbv2, deployment.target_groups[color]),
+        replaced_by=primary["taskDefinition"] if replaced else "",
+        events=[
+            event["message"]
+            for event in service.get("events", [])
+            if event["createdAt"].timestamp() >= started["started_at"]
+        ],
+        died=_deaths(ecs_client, logs, tasks),
+    )
+
+
+def _deaths(
+    ecs_client: ECSClient, logs: CloudWatchLogsClient, tasks: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    dead = sorted(
+        (task for task in tasks if task["lastStatus"] == "STOPPED"),
+        key=lambda task: task["stoppedAt"],
+    )
+    if not dead:
+        return []
+    definition, _ = ecs.task_definition(ecs_client, dead[-1]["taskDefinitionArn"])
+    return [
+        *(str(task.get("stoppedReason")) for task in dead[:-_EXPLAINED]),
+        *(ecs.why_stopped(logs, task, definition) for task in dead[-_EXPLAINED:]),
+    ]

@@ -1,0 +1,84 @@
+"""How a deployment ended: one pure function from the data of its execution to an honest word."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Word = Literal[
+    "succeeded",
+    "nothing_to_do",
+    "rolled_back",
+    "traffic_left",
+    "refused",
+    "failed",
+    "rollback_incomplete",
+]
+
+# Raised before the first change: nothing had to be undone.
+_REFUSALS = frozenset({"InvalidRequest", "InvalidConfiguration", "DeploymentRefused", "LockHeld"})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """word: for people and history. error: name of the error, "" if there was none.
+    reason: what happened, for the person on call. good: whether the execution did what it was
+    started for. lock_stays: the world is not in order, so nobody else may deploy yet.
+    """
+
+    word: Word
+    error: str
+    reason: str
+    good: bool
+    lock_stays: bool = False
+
+
+def decide(data: Mapping[str, Any]) -> Outcome:
+    """The outcome from ``$``: the keys that the states have left there."""
+    failure = data.get("failure")
+    rollback = data.get("rollback", {})
+    if stuck := data.get("rollback_failure"):
+        why = reason_of(failure) + "\n" if failure else ""
+        return Outcome(
+            "rollback_incomplete",
+            stuck["Error"],
+            f"{why}the rollback did not end: {reason_of(stuck)}; "
+            "it is taken up again by the next sweep",
+            good=False,
+            lock_stays=stuck["Error"] != "LockLost",
+        )
+    if failure and rollback.get("status") in (None, "nothing_to_restore"):
+        error = failure["Error"]
+        return Outcome(
+            "refused" if error in _REFUSALS else "failed", error, reason_of(failure), good=False
+        )
+    if rollback:
+        word: Word = "rolled_back" if rollback.get("as_before", True) else "traffic_left"
+        if failure:
+            reason = f"{reason_of(failure)}\n{rollback['reason']}"
+            return Outcome(word, failure["Error"], reason, good=False)
+        started = data.get("recovery", {}).get("reason", "asked for")
+        return Outcome(word, "", f"{started}; {rollback['reason']}", good=word == "rolled_back")
+    if data.get("deployment", {}).get("decision") == "nothing_to_do":
+        return Outcome("nothing_to_do", "", "this is what is live already", good=True)
+    if drain_failure := data.get("drain_failure"):
+        return Outcome(
+            "succeeded",
+            drain_failure["Error"],
+            f"the new colour is live, but the old one did not end: {reason_of(drain_failure)}",
+            good=True,
+        )
+    drained = data.get("drain", {}).get("reason", "the new colour is live")
+    return Outcome("succeeded", "", f"the new colour is live; {drained}", good=True)
+
+
+def reason_of(failure: Mapping[str, Any]) -> str:
+    """The message of a caught error. Lambda wraps it in JSON, Step Functions itself does not."""
+    cause = failure.get("Cause") or ""
+    try:
+        message = json.loads(cause)["errorMessage"]
+    except (ValueError, KeyError, TypeError):
+        message = cause or failure["Error"]
+    return str(message)

@@ -1,0 +1,36 @@
+"""Asking through a load balancer which colour answers."""
+
+from __future__ import annotations
+
+import requests
+
+from bluegreen.color import Color
+from bluegreen.configuration import Probe
+from bluegreen.deployment import Deployment
+
+# A probe must be over well within a function's timeout, however many answers it wants.
+_TIMEOUT_SECONDS = 2.0
+
+
+def ask(deployment: Deployment, probe: Probe, color: Color, port: int) -> str:
+    """Whether so many answers in a row come from a colour, and are fine.
+
+    Every question goes over a new connection, so that none is answered from an old one's target.
+    Returns "" when they are, else what was wrong with the first answer that was not.
+    """
+    url = f"{probe.scheme}://{deployment.load_balancer_dns}:{port}{probe.path}"
+    wanted = deployment.rendered(probe.value, color)
+    headers = {"Connection": "close"} | ({"Host": probe.host} if probe.host else {})
+    for _ in range(probe.consecutive):
+        try:
+            answer = requests.get(
+                url, headers=headers, timeout=_TIMEOUT_SECONDS, allow_redirects=False
+            )
+        except requests.RequestException as error:
+            return f"GET {url}: {error}"
+        if not answer.ok:
+            return f"GET {url}: status {answer.status_code}"
+        found = answer.headers.get(probe.header)
+        if found != wanted:
+            return f"GET {url}: {probe.header} is {found!r}, not {wanted!r}"
+    return ""

@@ -1,0 +1,81 @@
+"""Undoing a deployment: one look at the world, one next step towards the snapshot.
+
+Can be asked at any point, as often as wanted, after a failure, by hand or when an execution was
+lost: it looks at what is, not at what was done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bluegreen.traffic import Weights, show
+
+Step = Literal[
+    "wait", "start_old", "restore_traffic", "leave_traffic", "restore_services", "fail", "done"
+]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The world as it is.
+
+    traffic: weights now; snapshot: weights to restore; ours: every other set of weights that this
+    deployment has meant to write. old_*: the colour that was live, None if there was none.
+    old_wanted: tasks it should have. settled: the load balancer shows the restored traffic and
+    requests in flight on the new colour have ended. services_restored: both services, their scaling
+    and the test listener are as in the snapshot. Times in epoch seconds.
+    """
+
+    traffic: Weights
+    snapshot: Weights
+    ours: Sequence[Weights]
+    old_wanted: int
+    old_desired: int
+    old_healthy: int
+    new_weight: int
+    settled: bool
+    services_restored: bool
+    deadline: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    step: Step
+    reason: str
+
+
+def next_step(facts: Facts, now: float) -> Decision:
+    """Old colour up, traffic back, load balancer quiet, then the rest: in this order."""
+    if facts.traffic != facts.snapshot:
+        if facts.traffic not in facts.ours:
+            return _left_alone(facts)
+        if facts.old_desired < facts.old_wanted:
+            return Decision("start_old", f"starting {facts.old_wanted} tasks of the old colour")
+        if facts.old_healthy < facts.old_wanted:
+            waiting = f"{facts.old_healthy} of {facts.old_wanted} targets of the old colour healthy"
+            if now < facts.deadline:
+                return Decision("wait", waiting)
+            if facts.old_healthy == 0:
+                return Decision("fail", f"{waiting}: no traffic is sent to a colour without any")
+        return Decision("restore_traffic", f"traffic back to {show(facts.snapshot)}")
+    if not facts.settled:
+        return Decision("wait", "the load balancer follows, requests in flight end")
+    if facts.services_restored:
+        return Decision("done", f"all as before: {show(facts.snapshot)}")
+    if now >= facts.deadline:
+        return Decision("fail", "the services do not come back to what they were")
+    return Decision("restore_services", "restoring the services")
+
+
+def _left_alone(facts: Facts) -> Decision:
+    """Somebody else's weights stay. What this deployment started ends, unless it is in use now."""
+    found = f"the traffic was changed by somebody else ({show(facts.traffic)}) and is left so"
+    if facts.new_weight > 0:
+        return Decision("done", f"{found}; the new colour gets traffic and stays up")
+    if facts.services_restored:
+        return Decision("done", found)
+    if not facts.settled:
+        return Decision("wait", f"{found}; requests in flight end")
+    return Decision("leave_traffic", f"{found}; the new colour is stopped")

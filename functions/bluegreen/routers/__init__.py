@@ -1,0 +1,1 @@
+"""What moves the traffic: one module per router."""

@@ -1,0 +1,178 @@
+"""Application Load Balancer: weights of the two target groups in a forward action.
+
+One ModifyListener or ModifyRule is atomic at the API; the load balancer follows later, with no
+published bound. So a switch is written here and proved elsewhere (functions/check_bake.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bluegreen.color import Color
+from bluegreen.configuration import AlbRouter, ColorSlot
+from bluegreen.deployment import Location
+from bluegreen.errors import DeploymentRefused, TrafficChanged
+from bluegreen.traffic import (
+    TargetGroups,
+    Weights,
+    read_weights,
+    show,
+    stickiness_seconds,
+    with_weights,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_elbv2 import ElasticLoadBalancingv2Client
+
+
+@dataclass(frozen=True)
+class Found:
+    """The names of a router's configuration resolved to ARNs."""
+
+    dns: str
+    location: Location
+    test_location: Location | None
+
+
+def find(client: ElasticLoadBalancingv2Client, router: AlbRouter) -> Found:
+    """Look up load balancer, listeners and rule. Raises DeploymentRefused, naming what is not."""
+    try:
+        balancer = client.describe_load_balancers(Names=[router.load_balancer])["LoadBalancers"][0]
+    except client.exceptions.LoadBalancerNotFoundException as error:
+        raise DeploymentRefused(f"there is no load balancer {router.load_balancer!r}") from error
+    listeners = {
+        listener["Port"]: listener["ListenerArn"]
+        for page in client.get_paginator("describe_listeners").paginate(
+            LoadBalancerArn=balancer["LoadBalancerArn"]
+        )
+        for listener in page["Listeners"]
+    }
+    for port in (router.port, router.test_port):
+        if port is not None and port not in listeners:
+            raise DeploymentRefused(
+                f"load balancer {router.load_balancer!r} has no listener on port {port}, only on "
+                + ", ".join(str(known) for known in sorted(listeners))
+            )
+    listener = listeners[router.port]
+    return Found(
+        dns=balancer["DNSName"],
+        location=Location(
+            listener_arn=listener,
+            rule_arn=_rule(client, listener, router.rule_priority)
+            if router.rule_priority
+            else None,
+        ),
+        test_location=Location(listener_arn=listeners[router.test_port])
+        if router.test_port
+        else None,
+    )
+
+
+def find_target_group(client: ElasticLoadBalancingv2Client, slot: ColorSlot) -> str:
+    """ARN of a colour's target group. Raises DeploymentRefused."""
+    try:
+        groups = client.describe_target_groups(Names=[slot.target_group])["TargetGroups"]
+    except client.exceptions.TargetGroupNotFoundException as error:
+        raise DeploymentRefused(f"there is no target group {slot.target_group!r}") from error
+    return groups[0]["TargetGroupArn"]
+
+
+def read(client: ElasticLoadBalancingv2Client, location: Location, groups: TargetGroups) -> Weights:
+    """The weights at a place now."""
+    return read_weights(_actions(client, location), groups)
+
+
+def read_stickiness(client: ElasticLoadBalancingv2Client, location: Location) -> int:
+    """Seconds that group stickiness keeps a user on a colour."""
+    return stickiness_seconds(_actions(client, location))
+
+
+def write(
+    client: ElasticLoadBalancingv2Client,
+    location: Location,
+    groups: TargetGroups,
+    expected: Sequence[Weights],
+    weights: Weights,
+) -> None:
+    """Compare, write, verify.
+
+    expected: the weights that may be there now; weights that are there already are not written
+    again. Raises TrafficChanged when others are found, before or after, and leaves those as they
+    are.
+    """
+    actions = _actions(client, location)
+    found = read_weights(actions, groups)
+    if found == weights:
+        return
+    if found not in expected:
+        raise TrafficChanged(
+            f"the traffic was changed by somebody else: found {show(found)}, expected "
+            f"{' or '.join(show(one) for one in expected)}; it is left as it is"
+        )
+    changed: Any = with_weights(actions, groups, weights)
+    if location.rule_arn:
+        client.modify_rule(RuleArn=location.rule_arn, Actions=changed)
+    else:
+        client.modify_listener(ListenerArn=location.listener_arn, DefaultActions=changed)
+    found = read(client, location, groups)
+    if found != weights:
+        raise TrafficChanged(
+            f"wrote {show(weights)}, but read {show(found)} right after: "
+            "somebody else changes the traffic too; it is left as it is"
+        )
+
+
+def targets(client: ElasticLoadBalancingv2Client, group_arn: str) -> list[Mapping[str, Any]]:
+    """DescribeTargetHealth of a whole group."""
+    answer = client.describe_target_health(TargetGroupArn=group_arn)
+    return list(answer["TargetHealthDescriptions"])
+
+
+def deregister(
+    client: ElasticLoadBalancingv2Client, group_arn: str, targets: Sequence[Mapping[str, Any]]
+) -> None:
+    """Take targets out of a group; the load balancer lets their requests end first."""
+    client.deregister_targets(
+        TargetGroupArn=group_arn,
+        Targets=[
+            {"Id": target["Target"]["Id"], "Port": target["Target"]["Port"]} for target in targets
+        ],
+    )
+
+
+def check_groups(weights: Weights, test_weights: Weights | None) -> None:
+    """Both colours' groups have to be on the listener, or on the test listener.
+
+    A group on no listener is never health-checked: its targets stay ``unused``
+    (Target.NotInUse, https://docs.aws.amazon.com/elasticloadbalancing/latest/application/
+    target-group-health-checks.html). Raises DeploymentRefused.
+    """
+    for color in Color:
+        if color not in weights and color not in (test_weights or {}):
+            raise DeploymentRefused(
+                f"the target group of {color} is on no listener, so its targets would never be "
+                "health-checked; add it to the forward action with weight 0, or to a test listener"
+            )
+
+
+def _actions(
+    client: ElasticLoadBalancingv2Client, location: Location
+) -> Sequence[Mapping[str, Any]]:
+    if location.rule_arn:
+        return client.describe_rules(RuleArns=[location.rule_arn])["Rules"][0]["Actions"]
+    listeners = client.describe_listeners(ListenerArns=[location.listener_arn])["Listeners"]
+    return listeners[0]["DefaultActions"]
+
+
+def _rule(client: ElasticLoadBalancingv2Client, listener_arn: str, priority: int) -> str:
+    priorities = []
+    for page in client.get_paginator("describe_rules").paginate(ListenerArn=listener_arn):
+        for rule in page["Rules"]:
+            if rule["Priority"] == str(priority):
+                return rule["RuleArn"]
+            priorities.append(rule["Priority"])
+    raise DeploymentRefused(
+        f"the listener has no rule with priority {priority}, only {', '.join(priorities)}"
+    )

@@ -1,0 +1,349 @@
+"""Deployments and locks in DynamoDB.
+
+Two kinds of items in one table, both with the string key ``pk``:
+
+``deployment#<id>``: the deployment document with its snapshot, written before the first change; the
+    weights that it meant to write; its phase, and at the end its outcome.
+``lock#<service>``: who may change the service. ``fencing`` grows with every holder and never goes
+    back; ``lease_expires_at`` is compared with the clock (DynamoDB's TTL deletes too late to be a
+    lease). ``held`` is there only while the lock is held, which makes the index ``held-locks``
+    sparse: it lists just the locks that a sweep has to look at. ``warm`` says that the deployment
+    is over but for stopping the old colour, which the next one may take over. ``changed_by`` is the
+    last deployment that began to change the service.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from bluegreen.color import Color
+from bluegreen.deployment import Deployment
+from bluegreen.errors import LockHeld, LockLost
+from bluegreen.traffic import Weights
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+Phase = Literal["planning", "deploying", "committed", "rolling_back", "ended"]
+
+_HELD = "held"
+_INDEX = "held-locks"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A deployment as it is kept. deployment is None as long as it is being planned."""
+
+    id: str
+    service: str
+    phase: Phase
+    deployment: Deployment | None
+    intents: Sequence[Weights]
+    outcome: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A service's lock. execution_arn: the execution that holds it, or held it last."""
+
+    service: str
+    deployment_id: str
+    execution_arn: str
+    fencing: int
+    held: bool
+    warm: bool
+    lease_expires_at: float
+    changed_by: str | None
+
+
+class Store:
+    def __init__(self, client: DynamoDBClient, table: str, lease_seconds: int) -> None:
+        self._client = client
+        self._table = table
+        self._lease = lease_seconds
+
+    # Deployments
+
+    def open(self, deployment_id: str, service: str, execution_arn: str, now: float) -> None:
+        """Note that a deployment was asked for. Nothing happens if it is there already."""
+        try:
+            self._client.put_item(
+                TableName=self._table,
+                Item={
+                    "pk": {"S": f"deployment#{deployment_id}"},
+                    "service": {"S": service},
+                    "phase": {"S": "planning"},
+                    "execution_arn": {"S": execution_arn},
+                    "started_at": _number(now),
+                },
+                ConditionExpression="attribute_not_exists(pk)",
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return
+
+    def read(self, deployment_id: str) -> Record | None:
+        """A deployment as it is kept; None when there is none of that name."""
+        item = self._get(f"deployment#{deployment_id}")
+        if not item:
+            return None
+        document = item.get("document", {}).get("S")
+        return Record(
+            id=deployment_id,
+            service=item["service"]["S"],
+            phase=_phase(item["phase"]["S"]),
+            deployment=Deployment.model_validate_json(document) if document else None,
+            intents=[_weights(one["S"]) for one in item.get("intents", {}).get("L", [])],
+            outcome=item.get("outcome", {}).get("S"),
+            reason=item.get("reason", {}).get("S"),
+        )
+
+    def save_plan(self, deployment: Deployment, phase: Phase) -> None:
+        """Keep the plan with its snapshot: from here on the deployment can be undone."""
+        self._client.update_item(
+            TableName=self._table,
+            Key=_key(f"deployment#{deployment.id}"),
+            UpdateExpression="SET document = :document, phase = :phase",
+            ExpressionAttributeValues={
+                ":document": {"S": json.dumps(deployment.document())},
+                ":phase": {"S": phase},
+            },
+        )
+
+    def enter(self, deployment_id: str, phase: Phase) -> None:
+        """Note how far a deployment has come."""
+        self._client.update_item(
+            TableName=self._table,
+            Key=_key(f"deployment#{deployment_id}"),
+            UpdateExpression="SET phase = :phase",
+            ExpressionAttributeValues={":phase": {"S": phase}},
+        )
+
+    def intend(self, deployment_id: str, weights: Weights) -> None:
+        """Note weights before they are written: seen later, they are known as our own."""
+        self._client.update_item(
+            TableName=self._table,
+            Key=_key(f"deployment#{deployment_id}"),
+            UpdateExpression="SET intents = list_append(if_not_exists(intents, :none), :one)",
+            ExpressionAttributeValues={
+                ":none": {"L": []},
+                ":one": {"L": [{"S": json.dumps(weights)}]},
+            },
+        )
+
+    def close(self, deployment_id: str, outcome: str, reason: str, now: float) -> None:
+        """Record how a deployment ended; a request that was never one leaves no record."""
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=_key(f"deployment#{deployment_id}"),
+                UpdateExpression=(
+                    "SET phase = :ended, outcome = :outcome, reason = :reason, ended_at = :now"
+                ),
+                ConditionExpression="attribute_exists(pk)",
+                ExpressionAttributeValues={
+                    ":ended": {"S": "ended"},
+                    ":outcome": {"S": outcome},
+                    ":reason": {"S": reason},
+                    ":now": _number(now),
+                },
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return
+
+    # Locks
+
+    def lock(self, service: str) -> Lock | None:
+        item = self._get(f"lock#{service}")
+        return _lock(item) if item else None
+
+    def acquire(self, service: str, deployment_id: str, execution_arn: str, now: float) -> int:
+        """Take the lock of a service, or one that is only kept warm; returns the fencing number.
+
+        An execution that holds it already gets it again, with a higher number: what an earlier
+        attempt of its own may still be doing is fenced off. Raises LockHeld, naming the holder.
+        """
+        try:
+            answer = self._client.update_item(
+                TableName=self._table,
+                Key=_key(f"lock#{service}"),
+                UpdateExpression=(
+                    "SET held = :held, deployment_id = :deployment, execution_arn = :execution, "
+                    "lease_expires_at = :lease REMOVE warm ADD fencing :one"
+                ),
+                ConditionExpression=(
+                    "attribute_not_exists(held) OR attribute_exists(warm) "
+                    "OR execution_arn = :execution"
+                ),
+                ExpressionAttributeValues={
+                    ":held": {"S": _HELD},
+                    ":deployment": {"S": deployment_id},
+                    ":execution": {"S": execution_arn},
+                    ":lease": _number(now + self._lease),
+                    ":one": {"N": "1"},
+                },
+                ReturnValues="ALL_NEW",
+            )
+        except self._client.exceptions.ConditionalCheckFailedException as error:
+            holder = self.lock(service)
+            raise LockHeld(_held_by(service, holder, now)) from error
+        return int(answer["Attributes"]["fencing"]["N"])
+
+    def take_over(self, lock: Lock, deployment_id: str, execution_arn: str, now: float) -> int:
+        """Take a lock as it was last seen, whoever has it; returns the new fencing number.
+
+        Only for a holder that is known to have ended. Raises LockHeld if the lock has changed hands
+        since it was read, unless this execution is the one that took it.
+        """
+        try:
+            answer = self._client.update_item(
+                TableName=self._table,
+                Key=_key(f"lock#{lock.service}"),
+                UpdateExpression=(
+                    "SET held = :held, deployment_id = :deployment, execution_arn = :execution, "
+                    "lease_expires_at = :lease REMOVE warm ADD fencing :one"
+                ),
+                ConditionExpression="fencing = :seen",
+                ExpressionAttributeValues={
+                    ":held": {"S": _HELD},
+                    ":deployment": {"S": deployment_id},
+                    ":execution": {"S": execution_arn},
+                    ":lease": _number(now + self._lease),
+                    ":seen": {"N": str(lock.fencing)},
+                    ":one": {"N": "1"},
+                },
+                ReturnValues="ALL_NEW",
+            )
+        except self._client.exceptions.ConditionalCheckFailedException as error:
+            holder = self.lock(lock.service)
+            if holder and holder.held and holder.execution_arn == execution_arn:
+                return holder.fencing
+            raise LockHeld(_held_by(lock.service, holder, now)) from error
+        return int(answer["Attributes"]["fencing"]["N"])
+
+    def prove(self, deployment: Deployment, now: float) -> None:
+        """Renew the lease of a lock that is still held. Raises LockLost when it is not."""
+        self._update_held(
+            deployment, "SET lease_expires_at = :lease REMOVE warm", now + self._lease
+        )
+
+    def claim(self, deployment: Deployment, now: float) -> None:
+        """prove(), and note that this deployment is the last one to change the service."""
+        self._update_held(
+            deployment,
+            "SET lease_expires_at = :lease, changed_by = :deployment",
+            now + self._lease,
+            {":deployment": {"S": deployment.id}},
+        )
+
+    def keep_warm(self, deployment: Deployment, until: float) -> None:
+        """Hold the lock until then, but let the next deployment have it before."""
+        self._update_held(
+            deployment,
+            "SET lease_expires_at = :lease, warm = :warm",
+            until + self._lease,
+            {":warm": {"BOOL": True}},
+        )
+
+    def release(self, service: str, fencing: int) -> None:
+        """Give the lock back. Nothing happens when somebody else has taken it over meanwhile."""
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=_key(f"lock#{service}"),
+                UpdateExpression="REMOVE held, warm, lease_expires_at",
+                ConditionExpression="fencing = :fencing",
+                ExpressionAttributeValues={":fencing": {"N": str(fencing)}},
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return
+
+    def held_locks(self) -> list[Lock]:
+        """All locks that are held now, as the index shows them (eventually consistent)."""
+        pages = self._client.get_paginator("query").paginate(
+            TableName=self._table,
+            IndexName=_INDEX,
+            KeyConditionExpression="held = :held",
+            ExpressionAttributeValues={":held": {"S": _HELD}},
+        )
+        return [_lock(item) for page in pages for item in page["Items"]]
+
+    def _update_held(
+        self,
+        deployment: Deployment,
+        update: str,
+        lease: float,
+        values: Mapping[str, Any] | None = None,
+    ) -> None:
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=_key(f"lock#{deployment.service}"),
+                UpdateExpression=update,
+                ConditionExpression="attribute_exists(held) AND fencing = :fencing",
+                ExpressionAttributeValues={
+                    ":fencing": {"N": str(deployment.fencing)},
+                    ":lease": _number(lease),
+                    **(values or {}),
+                },
+            )
+        except self._client.exceptions.ConditionalCheckFailedException as error:
+            raise LockLost(
+                f"deployment {deployment.id} no longer holds the lock of service "
+                f"{deployment.service}: another execution has taken over"
+            ) from error
+
+    def _get(self, pk: str) -> Mapping[str, Any]:
+        answer = self._client.get_item(TableName=self._table, Key=_key(pk), ConsistentRead=True)
+        return answer.get("Item", {})
+
+
+def _key(pk: str) -> dict[str, Any]:
+    return {"pk": {"S": pk}}
+
+
+def _number(value: float) -> dict[str, Any]:
+    return {"N": f"{value:.3f}"}
+
+
+def _phase(value: str) -> Phase:
+    match value:
+        case "planning" | "deploying" | "committed" | "rolling_back" | "ended":
+            return value
+        case _:
+            raise ValueError(f"unknown phase {value!r} in the deployments table")
+
+
+def _weights(text: str) -> Weights:
+    return {Color(color): weight for color, weight in json.loads(text).items()}
+
+
+def _lock(item: Mapping[str, Any]) -> Lock:
+    return Lock(
+        service=item["pk"]["S"].removeprefix("lock#"),
+        deployment_id=item["deployment_id"]["S"],
+        execution_arn=item["execution_arn"]["S"],
+        fencing=int(item["fencing"]["N"]),
+        held="held" in item,
+        warm="warm" in item,
+        lease_expires_at=float(item.get("lease_expires_at", {}).get("N", "0")),
+        changed_by=item.get("changed_by", {}).get("S"),
+    )
+
+
+def _held_by(service: str, holder: Lock | None, now: float) -> str:
+    if holder is None:
+        return f"the lock of service {service} could not be taken; try again"
+    left = holder.lease_expires_at - now
+    lease = (
+        f"its lease ends in {left:.0f} s"
+        if left > 0
+        else "its lease is over and recovery takes it up within minutes"
+    )
+    return (
+        f"service {service} is being deployed by {holder.deployment_id} "
+        f"({holder.execution_arn}); {lease}"
+    )

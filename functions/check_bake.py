@@ -1,0 +1,103 @@
+"""State CheckBake: prove the switch at the load balancer, then watch the new colour."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from bluegreen import health, observe, probe, strategy
+from bluegreen.deployment import Deployment, parse
+from bluegreen.errors import IdleColorUnhealthy, SwitchNotProved, TrafficChanged
+from bluegreen.routers import alb
+from bluegreen.traffic import show, weights_for
+from runtime import clients
+from runtime.invocation import Invocation, task
+
+
+@task
+def handler(invocation: Invocation) -> dict[str, Any]:
+    """Answers ``shift`` as it goes on: ``status`` "waiting", "next_step" (with step one higher) or
+    "baked".
+
+    Raises TrafficChanged, SwitchNotProved, IdleColorUnhealthy.
+    """
+    deployment = parse(invocation.data)
+    invocation.store.prove(deployment, invocation.now)
+    now, shift, bake = invocation.now, invocation.data["shift"], deployment.configuration.bake
+    _check_weights(deployment, shift)
+    missing = _check_health(deployment, invocation.data["idle"], shift, now)
+    proved_at = shift["proved_at"] or _prove(deployment, shift, now)
+    going_on = {**shift, "proved_at": proved_at}
+    if proved_at is None:
+        return {**going_on, "status": "waiting", "reason": "the switch does not show yet"} | {
+            "wait_seconds": 1
+        }
+    left = proved_at + bake.seconds - now
+    if left > 0 or missing:
+        wait = math.ceil(min(max(left, 1), bake.interval_seconds))
+        reason = missing or f"baking for another {left:.0f} s"
+        return {**going_on, "status": "waiting", "reason": reason, "wait_seconds": wait}
+    if shift["step"] + 1 < len(strategy.steps(deployment.configuration.strategy)):
+        return {**going_on, "status": "next_step", "step": shift["step"] + 1}
+    invocation.store.enter(deployment.id, "committed")
+    return {**going_on, "status": "baked"}
+
+
+def _check_weights(deployment: Deployment, shift: Mapping[str, Any]) -> None:
+    wanted = weights_for(deployment.to_color, shift["percent"])
+    found = alb.read(clients.elbv2(), deployment.location, deployment.target_groups)
+    if found != wanted:
+        raise TrafficChanged(
+            f"the traffic was changed by somebody else: found {show(found)}, expected "
+            f"{show(wanted)}; it is left as it is"
+        )
+
+
+def _check_health(
+    deployment: Deployment, started: Mapping[str, Any], shift: Mapping[str, Any], now: float
+) -> str:
+    """What is missing now, "" if nothing. Raises IdleColorUnhealthy when that is too much."""
+    configuration = deployment.configuration
+    facts = observe.colour_health(
+        clients.ecs(), clients.elbv2(), clients.logs(), deployment, deployment.to_color, started
+    )
+    if health.healthy_targets(facts.targets) == 0:
+        raise IdleColorUnhealthy(
+            f"{deployment.to_color}: no healthy target is left under traffic: "
+            + health.what_is_missing(facts)
+        )
+    verdict = health.decide(
+        facts,
+        now=now,
+        deadline=shift["shifted_at"]
+        + configuration.bake.seconds
+        + configuration.health.deadline_seconds,
+        max_failed_tasks=configuration.health.max_failed_tasks,
+    )
+    if verdict.status == "failed":
+        raise IdleColorUnhealthy(f"{deployment.to_color}, under traffic: {verdict.reason}")
+    return "" if verdict.status == "healthy" else verdict.reason
+
+
+def _prove(deployment: Deployment, shift: Mapping[str, Any], now: float) -> float | None:
+    """When the load balancer was seen to follow; None while it is not.
+
+    All traffic on the new colour: the probe has to find it, so many times in a row. A part of it,
+    or no probe: the configured margin, as no answer could prove more.
+    """
+    configuration = deployment.configuration
+    elapsed = now - shift["shifted_at"]
+    if configuration.probe is None or shift["percent"] < 100:
+        return now if elapsed >= configuration.drain.margin_seconds else None
+    wrong = probe.ask(
+        deployment, configuration.probe, deployment.to_color, configuration.router.port
+    )
+    if not wrong:
+        return now
+    if elapsed >= configuration.probe.timeout_seconds:
+        raise SwitchNotProved(
+            f"the weights are {show(weights_for(deployment.to_color, shift['percent']))}, but "
+            f"{elapsed:.0f} s later the load balancer does not follow: {wrong}"
+        )
+    return None

@@ -1,0 +1,46 @@
+"""State CheckHealth: is the idle colour ready for traffic?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from bluegreen import health, observe, probe
+from bluegreen.deployment import parse
+from bluegreen.errors import IdleColorUnhealthy
+from runtime import clients
+from runtime.invocation import Invocation, task
+
+
+@task
+def handler(invocation: Invocation) -> dict[str, Any]:
+    """Answers ``status`` "healthy" or "waiting", with the reason.
+
+    Raises IdleColorUnhealthy when it is given up.
+    """
+    deployment = parse(invocation.data)
+    invocation.store.prove(deployment, invocation.now)
+    configuration = deployment.configuration
+    started = invocation.data["idle"]
+    facts = observe.colour_health(
+        clients.ecs(), clients.elbv2(), clients.logs(), deployment, deployment.to_color, started
+    )
+    # A load balancer without a healthy target fails open, and a probe would pass: targets first.
+    if not health.what_is_missing(facts) and configuration.probe and configuration.router.test_port:
+        answer = probe.ask(
+            deployment, configuration.probe, deployment.to_color, configuration.router.test_port
+        )
+        facts = replace(facts, probe=answer)
+    verdict = health.decide(
+        facts,
+        now=invocation.now,
+        deadline=started["started_at"] + configuration.health.deadline_seconds,
+        max_failed_tasks=configuration.health.max_failed_tasks,
+    )
+    if verdict.status == "failed":
+        raise IdleColorUnhealthy(f"{deployment.to_color}: {verdict.reason}")
+    return {
+        "status": verdict.status,
+        "reason": verdict.reason,
+        "wait_seconds": configuration.health.interval_seconds,
+    }

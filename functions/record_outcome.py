@@ -1,0 +1,39 @@
+"""State RecordOutcome: write down how it ended, and give the lock back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bluegreen import outcome
+from bluegreen.deployment import parse
+from runtime.invocation import Invocation, logger, task
+
+
+@task
+def handler(invocation: Invocation) -> dict[str, Any]:
+    """Answers outcome, error, cause and ``execution`` "succeed" or "fail"."""
+    data, store = invocation.data, invocation.store
+    ended = outcome.decide(data)
+    store.close(invocation.deployment_id, ended.word, ended.reason, invocation.now)
+    if not ended.lock_stays:
+        _release(invocation)
+    logger.info("ended", extra={"outcome": ended.word, "reason": ended.reason})
+    return {
+        "outcome": ended.word,
+        "error": ended.error,
+        "cause": ended.reason,
+        "execution": "succeed" if ended.good else "fail",
+    }
+
+
+def _release(invocation: Invocation) -> None:
+    """Release the lock if it is this execution's, with or without a plan."""
+    data, store = invocation.data, invocation.store
+    if "deployment" in data:
+        deployment = parse(data)
+        store.release(deployment.service, deployment.fencing)
+        return
+    record = store.read(invocation.deployment_id)
+    lock = store.lock(record.service) if record else None
+    if lock and lock.execution_arn == invocation.execution_arn:
+        store.release(lock.service, lock.fencing)

@@ -1,0 +1,199 @@
+"""State RollBack: one step back to the snapshot, whatever was done so far."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bluegreen import ecs, health, probe, rollback, scaling
+from bluegreen.color import Color
+from bluegreen.deployment import Deployment, parse
+from bluegreen.errors import RollBackIncomplete
+from bluegreen.routers import alb
+from bluegreen.store import Record
+from bluegreen.traffic import weights_for
+from runtime import clients
+from runtime.invocation import Invocation, task
+
+
+@task
+def handler(invocation: Invocation) -> dict[str, Any]:
+    """Answers ``status`` "waiting", "restored" or "nothing_to_restore", with the reason.
+
+    as_before is false when somebody else's traffic was left alone. since, restored_at and proved_at
+    carry over from pass to pass. Raises RollBackIncomplete, LockLost.
+    """
+    now, progress = invocation.now, invocation.data.get("rollback", {})
+    record = invocation.store.read(invocation.deployment_id)
+    if record is None or record.deployment is None:
+        return {"status": "nothing_to_restore", "reason": "nothing was changed"}
+    deployment = parse(invocation.data) if "deployment" in invocation.data else record.deployment
+    invocation.store.prove(deployment, now)
+    world = _World(deployment, by_hand=record.phase == "rolling_back")
+    as_before = world.traffic == deployment.snapshot.traffic
+    since = progress.get("since", now)
+    restored_at = progress.get("restored_at") or (now if as_before else None)
+    proved_at = progress.get("proved_at")
+    if record.intents and restored_at and not proved_at:
+        proved_at = _prove(deployment, restored_at, now)
+    quiet_at = _quiet_at(record, deployment, as_before, since, proved_at)
+    decision = rollback.next_step(
+        rollback.Facts(
+            traffic=world.traffic,
+            snapshot=deployment.snapshot.traffic,
+            ours=record.intents,
+            old_wanted=world.old_wanted,
+            old_desired=world.old_desired,
+            old_healthy=world.old_healthy,
+            new_weight=world.traffic.get(deployment.to_color, 0),
+            settled=quiet_at is not None and now >= quiet_at,
+            services_restored=world.is_restored(),
+            deadline=(quiet_at or now) + deployment.configuration.drain.deadline_seconds
+            if as_before
+            else since + deployment.configuration.drain.deadline_seconds,
+        ),
+        now,
+    )
+    match decision.step:
+        case "fail":
+            raise RollBackIncomplete(decision.reason)
+        case "start_old":
+            world.start_old()
+        case "restore_traffic":
+            alb.write(
+                clients.elbv2(),
+                deployment.location,
+                deployment.target_groups,
+                expected=record.intents,
+                weights=deployment.snapshot.traffic,
+            )
+        case "restore_services" | "leave_traffic":
+            world.restore()
+        case "wait" | "done":
+            pass
+    return {
+        "status": "restored" if decision.step == "done" else "waiting",
+        "reason": decision.reason,
+        "as_before": as_before,
+        "since": since,
+        "restored_at": restored_at,
+        "proved_at": proved_at,
+        "wait_seconds": 1,
+    }
+
+
+class _World:
+    """Both colours as they are now, beside the snapshot they go back to."""
+
+    def __init__(self, deployment: Deployment, by_hand: bool) -> None:
+        self._deployment = deployment
+        self._slots = deployment.configuration.colors
+        self._before = deployment.snapshot.services
+        self.traffic = alb.read(clients.elbv2(), deployment.location, deployment.target_groups)
+        self._new = ecs.service(clients.ecs(), self._slots[deployment.to_color])
+        self.old_wanted = self.old_desired = self.old_healthy = 0
+        if deployment.from_color is None:
+            return
+        old = ecs.service(clients.ecs(), self._slots[deployment.from_color])
+        group = deployment.target_groups[deployment.from_color]
+        self.old_desired = int(old["desiredCount"])
+        self.old_healthy = health.healthy_targets(alb.targets(clients.elbv2(), group))
+        if ran := self._before[deployment.from_color].running_count:
+            # A deployment that is undone while it runs has not touched the old colour: one healthy
+            # target beats none. By hand it may have been drained, and has to carry everything.
+            self.old_wanted = max(ran, int(self._new["runningCount"])) if by_hand else 1
+
+    def is_restored(self) -> bool:
+        """Whether the new colour's service, both scalings and the test listener are as before."""
+        before = self._before[self._deployment.to_color]
+        slot = self._slots[self._deployment.to_color]
+        return (
+            not self._service_differs()
+            and all(self._scaling_now(color) == self._before[color].scaling for color in Color)
+            and not self._test_traffic_is_ours()
+            and not (before.desired_count == 0 and ecs.not_stopped(ecs.tasks(clients.ecs(), slot)))
+        )
+
+    def restore(self) -> None:
+        """Put back what is_restored() looks at; what is as before already is not written again."""
+        deployment = self._deployment
+        before = self._before[deployment.to_color]
+        if self._service_differs():
+            ecs.update(
+                clients.ecs(),
+                self._slots[deployment.to_color],
+                desired_count=before.desired_count,
+                task_definition=before.task_definition,
+            )
+        for color in Color:
+            if self._scaling_now(color) != self._before[color].scaling:
+                scaling.write(
+                    clients.application_autoscaling(),
+                    self._slots[color],
+                    self._before[color].scaling,
+                )
+        if self._test_traffic_is_ours() and deployment.test_location:
+            alb.write(
+                clients.elbv2(),
+                deployment.test_location,
+                deployment.target_groups,
+                expected=[weights_for(deployment.to_color, 100)],
+                weights=deployment.snapshot.test_traffic or {},
+            )
+
+    def start_old(self) -> None:
+        """Bring the old colour back, as many tasks as are wanted of it."""
+        color = self._deployment.from_color
+        if color is None:
+            return
+        ecs.update(
+            clients.ecs(),
+            self._slots[color],
+            desired_count=self.old_wanted,
+            task_definition=self._before[color].task_definition,
+        )
+
+    def _service_differs(self) -> bool:
+        before = self._before[self._deployment.to_color]
+        return (self._new["taskDefinition"], self._new["desiredCount"]) != (
+            before.task_definition,
+            before.desired_count,
+        )
+
+    def _scaling_now(self, color: Color) -> Any:
+        return scaling.read(clients.application_autoscaling(), self._slots[color])
+
+    def _test_traffic_is_ours(self) -> bool:
+        """Whether the test listener still has our weights; somebody else's are left alone."""
+        deployment = self._deployment
+        if deployment.test_location is None:
+            return False
+        ours = weights_for(deployment.to_color, 100)
+        found = alb.read(clients.elbv2(), deployment.test_location, deployment.target_groups)
+        return found == ours and deployment.snapshot.test_traffic != ours
+
+
+def _prove(deployment: Deployment, restored_at: float, now: float) -> float | None:
+    """When the load balancer was seen to follow, or has had all the time it may take."""
+    configuration = deployment.configuration
+    if configuration.probe is None or deployment.from_color is None:
+        return now if now - restored_at >= configuration.drain.margin_seconds else None
+    wrong = probe.ask(
+        deployment, configuration.probe, deployment.from_color, configuration.router.port
+    )
+    timed_out = now - restored_at >= configuration.probe.timeout_seconds
+    return now if not wrong or timed_out else None
+
+
+def _quiet_at(
+    record: Record,
+    deployment: Deployment,
+    as_before: bool,
+    since: float,
+    proved_at: float | None,
+) -> float | None:
+    """From when on no request can be on its way to the new colour; None: not known yet."""
+    if not record.intents:
+        return since
+    if not as_before:
+        return since + deployment.quiet_seconds
+    return proved_at + deployment.quiet_seconds if proved_at else None

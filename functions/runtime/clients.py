@@ -1,0 +1,74 @@
+"""AWS clients, each made on first use and kept for the life of the Lambda environment."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+
+if TYPE_CHECKING:
+    from mypy_boto3_application_autoscaling import ApplicationAutoScalingClient
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_ecr import ECRClient
+    from mypy_boto3_ecs import ECSClient
+    from mypy_boto3_elbv2 import ElasticLoadBalancingv2Client
+    from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_ssm import SSMClient
+    from mypy_boto3_stepfunctions import SFNClient
+
+# Short enough that a function answers, or fails and is retried, well within its timeout.
+_CONFIG = Config(
+    connect_timeout=3,
+    read_timeout=8,
+    retries={"mode": "standard", "total_max_attempts": 3},
+    user_agent_extra="ecs-bluegreen",
+)
+_ONCE = _CONFIG.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
+
+
+@lru_cache(maxsize=1)
+def application_autoscaling() -> ApplicationAutoScalingClient:
+    return boto3.client("application-autoscaling", config=_CONFIG)
+
+
+@lru_cache(maxsize=1)
+def dynamodb() -> DynamoDBClient:
+    return boto3.client("dynamodb", config=_CONFIG)
+
+
+@lru_cache(maxsize=1)
+def ecr() -> ECRClient:
+    return boto3.client("ecr", config=_CONFIG)
+
+
+@lru_cache(maxsize=1)
+def ecs() -> ECSClient:
+    return boto3.client("ecs", config=_CONFIG)
+
+
+@lru_cache(maxsize=1)
+def ecs_once() -> ECSClient:
+    """Never repeats a call: for RegisterTaskDefinition, which makes a revision each time."""
+    return boto3.client("ecs", config=_ONCE)
+
+
+@lru_cache(maxsize=1)
+def elbv2() -> ElasticLoadBalancingv2Client:
+    return boto3.client("elbv2", config=_CONFIG)
+
+
+@lru_cache(maxsize=1)
+def logs() -> CloudWatchLogsClient:
+    return boto3.client("logs", config=_CONFIG)
+
+
+@lru_cache(maxsize=1)
+def ssm() -> SSMClient:
+    return boto3.client("ssm", config=_CONFIG)
+
+
+@lru_cache(maxsize=1)
+def stepfunctions() -> SFNClient:
+    return boto3.client("stepfunctions", config=_CONFIG)

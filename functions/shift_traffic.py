@@ -1,0 +1,42 @@
+"""State ShiftTraffic: write the weights of one step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bluegreen import strategy
+from bluegreen.deployment import parse
+from bluegreen.routers import alb
+from bluegreen.traffic import weights_for
+from runtime import clients
+from runtime.invocation import Invocation, task
+
+
+@task
+def handler(invocation: Invocation) -> dict[str, Any]:
+    """``$.shift.step`` is the step to take, 0 when it is not there yet. Answers the new ``shift``:
+    step, percent, weights, shifted_at, proved_at (None: CheckBake proves it).
+
+    Raises TrafficChanged when the weights are not those that this deployment left.
+    """
+    deployment = parse(invocation.data)
+    invocation.store.prove(deployment, invocation.now)
+    steps = strategy.steps(deployment.configuration.strategy)
+    step = invocation.data.get("shift", {}).get("step", 0)
+    before = (
+        deployment.snapshot.traffic
+        if step == 0
+        else weights_for(deployment.to_color, steps[step - 1])
+    )
+    weights = weights_for(deployment.to_color, steps[step])
+    invocation.store.intend(deployment.id, weights)
+    alb.write(clients.elbv2(), deployment.location, deployment.target_groups, [before], weights)
+    return {
+        "status": "shifted",
+        "step": step,
+        "percent": steps[step],
+        "weights": weights,
+        "shifted_at": invocation.now,
+        "proved_at": None,
+        "wait_seconds": 1,
+    }

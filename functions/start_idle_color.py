@@ -1,0 +1,84 @@
+"""State StartIdleColor: end what is left on the idle colour, then start the new revision there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bluegreen import ecs, scaling
+from bluegreen.deployment import SUSPENDED, Deployment, parse
+from bluegreen.errors import IdleColorUnhealthy
+from bluegreen.routers import alb
+from bluegreen.traffic import weights_for
+from runtime import clients
+from runtime.invocation import Invocation, task
+
+
+@task
+def handler(invocation: Invocation) -> dict[str, Any]:
+    """Answers ``status`` "waiting" (for leftovers to end) or "started", then with
+    ecs_deployment_id (the one to watch), desired_count and started_at.
+    """
+    deployment = parse(invocation.data)
+    invocation.store.prove(deployment, invocation.now)
+    health = deployment.configuration.health
+    slot = deployment.configuration.colors[deployment.to_color]
+    revision = invocation.data["task_definition"]["arn"]
+    service = ecs.service(clients.ecs(), slot)
+    if service["taskDefinition"] == revision and service["desiredCount"] > 0:
+        return _started(service, invocation.now, health.interval_seconds)
+    if deployment.snapshot.services[deployment.to_color].scaling:
+        scaling.write(clients.application_autoscaling(), slot, SUSPENDED)
+    if service["desiredCount"] > 0:
+        ecs.update(clients.ecs(), slot, desired_count=0)
+        return _waiting("tasks left from an earlier run are being stopped")
+    if leftovers := ecs.not_stopped(ecs.tasks(clients.ecs(), slot)):
+        if invocation.now > deployment.started_at + health.deadline_seconds:
+            raise IdleColorUnhealthy(
+                f"{len(leftovers)} tasks left on {deployment.to_color} from an earlier run "
+                "do not stop"
+            )
+        return _waiting(f"{len(leftovers)} tasks left from an earlier run are stopping")
+    _point_test_listener(deployment)
+    started = ecs.update(
+        clients.ecs(),
+        slot,
+        desired_count=deployment.wanted_count(_running_live(deployment)),
+        task_definition=revision,
+    )
+    return _started(started, invocation.now, health.interval_seconds)
+
+
+def _running_live(deployment: Deployment) -> int:
+    """What the live colour runs now: it may have scaled since the plan."""
+    if deployment.from_color is None:
+        return 0
+    live = ecs.service(clients.ecs(), deployment.configuration.colors[deployment.from_color])
+    return int(live["runningCount"])
+
+
+def _point_test_listener(deployment: Deployment) -> None:
+    test_traffic = deployment.snapshot.test_traffic
+    if deployment.test_location is None or test_traffic is None:
+        return
+    alb.write(
+        clients.elbv2(),
+        deployment.test_location,
+        deployment.target_groups,
+        expected=[test_traffic],
+        weights=weights_for(deployment.to_color, 100),
+    )
+
+
+def _started(service: Mapping[str, Any], now: float, wait_seconds: int) -> dict[str, Any]:
+    return {
+        "status": "started",
+        "ecs_deployment_id": ecs.primary_deployment(service)["id"],
+        "desired_count": service["desiredCount"],
+        "started_at": now,
+        "wait_seconds": wait_seconds,
+    }
+
+
+def _waiting(reason: str) -> dict[str, Any]:
+    return {"status": "waiting", "reason": reason, "wait_seconds": 1}

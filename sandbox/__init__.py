@@ -1,0 +1,1 @@
+"""The whole system on one machine: AWS APIs, the agents and a load balancer, for development."""

@@ -1,0 +1,193 @@
+"""``python -m sandbox``: run the sandbox, push an image to it, turn a fault on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+
+from sandbox.stack import StackError
+from sandbox.up import (
+    LOG_FILE,
+    PATTERNS,
+    ROOT,
+    RUNTIMES,
+    STATE_FILE,
+    Sandbox,
+    SandboxError,
+    terminable,
+)
+
+PROXIES = ("nginx", "haproxy")
+CONTROL_SECONDS = 180.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except (SandboxError, StackError) as error:
+        print(f"sandbox: {error}", file=sys.stderr)
+        return 1
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sandbox", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    up = commands.add_parser("up", help="run the sandbox until Ctrl-C")
+    up.add_argument("--pattern", default="shifted-ports", help=f"one of {', '.join(PATTERNS)}")
+    up.add_argument("--proxy", help="for the pattern host-proxy, which the sandbox does not have")
+    up.add_argument("--hosts", type=int, default=2, metavar="N", help="container instances")
+    up.add_argument("--runtime", default="process", help=f"one of {', '.join(RUNTIMES)}")
+    up.add_argument(
+        "--network", default="127.0.1", help="the first three numbers of a loopback /24"
+    )
+    up.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="change the service configuration (bake.seconds=1), a parameter of template.yaml "
+        "(template.LeaseSeconds=5) or one of the infrastructure (infrastructure.InstanceType=…)",
+    )
+    _add_build_dir(up)
+    up.set_defaults(run=_up)
+
+    push = commands.add_parser("push", help="push an image, as docker push does")
+    push.add_argument("image", metavar="NAME:TAG")
+    push.add_argument("--command", help="the program to run; gets HOST and PORT")
+    push.add_argument("--fault", help="never_healthy, crash_loop or slow_start[=SECONDS]")
+    _add_build_dir(push)
+    push.set_defaults(run=_push)
+
+    fault = commands.add_parser(
+        "fault",
+        help="turn a fault on, or all off",
+        description="propagation_lag seconds=20 | api_error operation=ecs:UpdateService "
+        "kind=throttle|error500|lost_answer [times=1] [function=CheckHealthFunction] | "
+        "api_error operation='*' kind=… each_once=true | traffic_changed_by_others "
+        "weights='{web-blue: 50, web-green: 50}' [before=elasticloadbalancing:ModifyListener]",
+    )
+    fault.add_argument("name", nargs="?")
+    fault.add_argument("values", nargs="*", metavar="KEY=VALUE")
+    fault.add_argument("--clear", action="store_true", help="turn all faults off")
+    _add_build_dir(fault)
+    fault.set_defaults(run=_fault)
+    return parser
+
+
+def _add_build_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--build-dir", type=Path, default=ROOT / "build", help="where sandbox.json is (build/)"
+    )
+
+
+def _up(options: argparse.Namespace) -> int:
+    if options.proxy is not None:
+        known = (
+            "are the proxies of the pattern host-proxy"
+            if options.proxy in PROXIES
+            else "is no proxy"
+        )
+        raise SandboxError(f"--proxy {options.proxy}: {known}, which the sandbox does not have yet")
+    sandbox = Sandbox(
+        pattern=options.pattern,
+        hosts=options.hosts,
+        network=options.network,
+        runtime=options.runtime,
+        build_dir=options.build_dir,
+        overrides=_values(options.set),
+    )
+    with terminable():
+        try:
+            with sandbox:
+                print(_welcome(sandbox), flush=True)
+                threading.Event().wait()
+        except KeyboardInterrupt:
+            print("sandbox: stopped", flush=True)
+    return 0
+
+
+def _push(options: argparse.Namespace) -> int:
+    body = {"image": options.image, "command": options.command, "fault": options.fault}
+    answer = _control(options, "POST", "push", {k: v for k, v in body.items() if v is not None})
+    print(f"pushed {answer['image']}: {answer['digest']}")
+    return 0
+
+
+def _fault(options: argparse.Namespace) -> int:
+    if options.clear:
+        _control(options, "DELETE", "faults")
+    if options.name:
+        _control(options, "POST", "faults", {"name": options.name, **_values(options.values)})
+    faults = _control(options, "GET", "faults")
+    for fault in faults:
+        print(json.dumps(fault))
+    if not faults:
+        print("no fault is on")
+    return 0
+
+
+def _control(
+    options: argparse.Namespace, method: str, path: str, body: dict[str, Any] | None = None
+) -> Any:
+    """Ask the running sandbox; raises SandboxError when there is none or it refuses."""
+    place = options.build_dir / STATE_FILE
+    try:
+        url = json.loads(place.read_text())["control_url"]
+        answer = requests.request(method, url + path, json=body, timeout=CONTROL_SECONDS)
+    except (OSError, ValueError) as error:
+        raise SandboxError(
+            f"no sandbox is running as {place} says; start one: python -m sandbox up"
+        ) from error
+    if not answer.ok:
+        raise SandboxError(answer.json()["error"])
+    return answer.json()
+
+
+def _values(pairs: Sequence[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` arguments, each value read as YAML."""
+    values = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise SandboxError(f"{pair!r} is not KEY=VALUE")
+        values[key] = yaml.safe_load(value)
+    return values
+
+
+def _welcome(sandbox: Sandbox) -> str:
+    facts = sandbox.description
+    service = facts["service"]
+    build = "" if sandbox.build_dir == ROOT / "build" else f" --build-dir {sandbox.build_dir}"
+    deployment = json.dumps({"action": "deploy", "service": service, "images": {service: "v1"}})
+    return f"""\
+The sandbox is ready: {sandbox.build_dir / STATE_FILE}. Ctrl-C ends it. Try in another terminal:
+
+  export AWS_ENDPOINT_URL={facts["aws_endpoint"]} AWS_REGION={facts["region"]} \\
+         AWS_ACCESS_KEY_ID=me AWS_SECRET_ACCESS_KEY=sandbox
+  python -m sandbox push {service}:v1{build}
+  aws stepfunctions start-execution --name first --state-machine-arn \\
+    {facts["state_machine_arn"]} \\
+    --input '{deployment}'
+  aws stepfunctions list-executions --state-machine-arn \\
+    {facts["state_machine_arn"]}
+  curl -i {facts["url"]}
+  curl {facts["control_url"]}state
+  python -m sandbox fault propagation_lag seconds=20{build}
+
+What functions and containers do: {sandbox.build_dir / LOG_FILE}"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,362 @@
+"""The data plane of the load balancers: follows moto's ELBv2 with AWS's habits.
+
+One thread looks at listeners, rules and targets many times a second and tells HAProxy what is new:
+  - a changed forward action is followed ``FOLLOW_SECONDS`` plus the fault ``propagation_lag``
+    later, as accepted and effective are two moments in AWS too;
+  - registered targets, health and draining are followed at once;
+  - at the end of its deregistration delay a target's connections are cut and it is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from sandbox.alb.backend import forward_weights
+from sandbox.alb.haproxy import (
+    NOWHERE,
+    SLOTS,
+    FixedResponse,
+    Frontend,
+    Group,
+    Haproxy,
+    HaproxyError,
+    Mode,
+    Rule,
+    Slot,
+    Structure,
+    Weights,
+)
+from sandbox.alb.health import MIN_INTERVAL_SECONDS, MIN_TIMEOUT_SECONDS, Check, HealthChecker
+from sandbox.alb.targets import CheckResult, Target, TargetKey, receiving
+from sandbox.world import World
+
+TICK_SECONDS = 0.05
+FOLLOW_SECONDS = 0.05
+EMPTY = Slot("127.0.0.1", 1, Mode.EMPTY)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Followed:
+    """A rule's forward action: what the API says last, what the data plane does, what waits."""
+
+    seen: Weights
+    effective: Weights
+    waiting: deque[tuple[float, Weights]] = field(default_factory=deque)
+
+
+class DataPlane:
+    """All load balancers of the sandbox, on one address."""
+
+    def __init__(
+        self,
+        world: World,
+        start_process: Callable[[Sequence[str], IO[bytes]], subprocess.Popen[bytes]],
+        interval_divisor: float,
+    ) -> None:
+        self.address = world.load_balancer_address
+        self._world = world
+        self._divisor = interval_divisor
+        self._lock = threading.RLock()
+        self._wake = threading.Event()
+        self._targets: dict[TargetKey, Target] = {}
+        self._followed: dict[str, _Followed] = {}
+        self._slots: dict[tuple[str, int], tuple[TargetKey | None, Slot]] = {}
+        self._used: set[str] = set()
+        self._structure: Structure | None = None
+        self._checks: dict[TargetKey, Check] = {}
+        self._checker = HealthChecker(self._record)
+        self._haproxy = Haproxy(
+            world.work_directory, world.log_directory / "haproxy.log", start_process
+        )
+        self._thread = threading.Thread(target=self._run, name="load-balancer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait for the end; the world's ``stopping`` has to be set."""
+        self._wake.set()
+        self._thread.join()
+
+    def wake(self) -> None:
+        """Look now: something has changed."""
+        self._wake.set()
+
+    def register(self, key: TargetKey, address: str) -> None:
+        """Register a target, or take a draining one back."""
+        with self._lock:
+            known = self._targets.get(key)
+            if known is None or known.state == "draining":
+                target = self._targets[key] = Target(key, address)
+                if key[0] not in self._used:
+                    target.use(in_use=False)
+        self.wake()
+
+    def deregister(self, key: TargetKey, delay: float) -> None:
+        """Drain a target for ``delay`` seconds; one that is unused or unknown is gone at once."""
+        with self._lock:
+            target = self._targets.get(key)
+            if target is None or target.state == "draining":
+                return
+            if target.state == "unused":
+                del self._targets[key]
+            else:
+                target.drain(time.monotonic() + delay)
+            self._tick()  # when the call returns, nothing new goes there
+
+    def describe(self, group_arn: str) -> dict[TargetKey, tuple[str, str | None, str | None]]:
+        """State, reason and description of the targets of a group."""
+        with self._lock:
+            return {
+                target.key: (target.state, target.reason, target.description)
+                for target in self._targets.values()
+                if target.key[0] == group_arn
+            }
+
+    def effective_weights(self) -> dict[str, dict[str, int]]:
+        """What the data plane does now, by listener or rule ARN: weights by target group ARN."""
+        with self._lock:
+            return {arn: dict(rule.effective) for arn, rule in self._followed.items()}
+
+    def _run(self) -> None:
+        while not self._world.stopping.is_set():
+            self._wake.wait(TICK_SECONDS)
+            self._wake.clear()
+            try:
+                self._tick()
+            except HaproxyError:
+                logger.exception("the load balancer cannot follow; trying again")
+                self._world.stopping.wait(1)
+        self._checker.stop()
+        self._haproxy.stop()
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        backend = self._world.backend("elbv2")
+        structure, actions, used = self._read(backend)
+        with self._lock:
+            self._follow_actions(actions, now)
+            self._used = used
+            for key, target in list(self._targets.items()):
+                target.use(in_use=key[0] in used)
+                if target.gone_at is not None and target.gone_at <= now:
+                    del self._targets[key]
+            gone = self._assign_slots()
+            slots = {place: slot for place, (_, slot) in self._slots.items()}
+            usable = {group for (group, _), slot in slots.items() if slot.mode is Mode.READY}
+            weights = {
+                _rule_key(arn): tuple(
+                    (group if group in usable else NOWHERE, weight)
+                    for group, weight in rule.effective
+                )
+                for arn, rule in self._followed.items()
+            }
+            checks = self._wanted_checks(backend)
+        self._haproxy.follow(structure, weights, slots)
+        for group, number in gone:
+            self._haproxy.close_connections(group, number)
+        if checks != self._checks:
+            self._checks = checks
+            self._checker.follow(checks)
+
+    def _read(self, backend: Any) -> tuple[Structure, dict[str, Weights], set[str]]:
+        """Read what moto holds: the structure, the forward action of each rule, groups in use."""
+        frontends: list[Frontend] = []
+        actions: dict[str, Weights] = {}
+        used: set[str] = set()
+        idle_timeout = 60
+        for balancer in list(backend.load_balancers.values()):
+            idle_timeout = int(balancer.attrs.get("idle_timeout.timeout_seconds", idle_timeout))
+            for listener in list(balancer.listeners.values()):
+                if listener.protocol != "HTTP":
+                    continue
+                rules = sorted(listener.rules.values(), key=_priority)
+                frontends.append(_frontend(listener, rules))
+                for rule in rules:
+                    weights = [w for action in rule.actions for w in forward_weights(action.data)]
+                    actions[_arn(listener, rule)] = tuple((_group_name(a), w) for a, w in weights)
+                    used |= {arn for arn, _ in weights}
+        groups = tuple(
+            Group(_group_name(group.arn), _algorithm(group))
+            for group in list(backend.target_groups.values())
+            if group.protocol == "HTTP"
+        )
+        return Structure(self.address, tuple(frontends), groups, idle_timeout), actions, used
+
+    def _follow_actions(self, actions: dict[str, Weights], now: float) -> None:
+        for arn in set(self._followed) - set(actions):
+            del self._followed[arn]
+        for arn, weights in actions.items():
+            rule = self._followed.get(arn)
+            if rule is None:  # a new listener or rule works from the start
+                self._followed[arn] = _Followed(weights, weights)
+                continue
+            if weights != rule.seen:
+                lag = self._world.faults.propagation_lag
+                rule.seen = weights
+                rule.waiting.append((now + FOLLOW_SECONDS + lag, weights))
+            while rule.waiting and rule.waiting[0][0] <= now:
+                rule.effective = rule.waiting.popleft()[1]
+
+    def _assign_slots(self) -> list[tuple[str, int]]:
+        """Give every target a server of its group; returns the servers whose target is gone.
+
+        A freed server is given to the same address again if it can be, and to another one as late
+        as possible: no idle connection to the old target is left then.
+        """
+        by_group: dict[str, list[Target]] = {}
+        for target in self._targets.values():
+            by_group.setdefault(target.key[0], []).append(target)
+        gone = []
+        for place, (key, slot) in self._slots.items():
+            if key is not None and key not in self._targets:
+                self._slots[place] = (None, Slot(slot.address, slot.port, Mode.EMPTY))
+                gone.append(place)
+        held = {key: place for place, (key, _) in self._slots.items() if key is not None}
+        for arn, targets in by_group.items():
+            ready = receiving(targets)
+            for target in targets:
+                slot_place = held.get(target.key) or self._free_slot(_group_name(arn), target)
+                if slot_place is None:
+                    logger.error("no more than %d targets in %s", SLOTS, arn)
+                    continue
+                mode = Mode.READY if target.key in ready else Mode.DRAIN
+                self._slots.pop(slot_place, None)  # the dictionary is in the order of last use
+                self._slots[slot_place] = (target.key, Slot(target.address, target.port, mode))
+        return gone
+
+    def _free_slot(self, group: str, target: Target) -> tuple[str, int] | None:
+        free = [place for place, (key, _) in self._slots.items() if key is None]
+        free = [place for place in free if place[0] == group]
+        for place in free:
+            slot = self._slots[place][1]
+            if (slot.address, slot.port) == (target.address, target.port):
+                return place
+        for number in range(SLOTS):
+            if (group, number) not in self._slots:
+                return (group, number)
+        return free[0] if free else None
+
+    def _wanted_checks(self, backend: Any) -> dict[TargetKey, Check]:
+        checks = {}
+        for key, target in self._targets.items():
+            group = backend.target_groups.get(key[0])
+            if target.state not in ("initial", "healthy", "unhealthy") or group is None:
+                continue
+            port = group.health_check_port
+            checks[key] = Check(
+                address=target.address,
+                port=target.port if port in (None, "traffic-port") else int(port),
+                path=group.health_check_path or "/",
+                matcher=group.matcher.get("HttpCode", "200"),
+                interval=max(
+                    MIN_INTERVAL_SECONDS,
+                    int(group.health_check_interval_seconds) / self._divisor,
+                ),
+                timeout=max(
+                    MIN_TIMEOUT_SECONDS, int(group.health_check_timeout_seconds) / self._divisor
+                ),
+            )
+        return checks
+
+    def _record(self, key: TargetKey, result: CheckResult) -> None:
+        group = self._world.backend("elbv2").target_groups.get(key[0])
+        with self._lock:
+            target = self._targets.get(key)
+            if target is None or group is None:
+                return
+            before = target.state
+            target.record(
+                result, int(group.healthy_threshold_count), int(group.unhealthy_threshold_count)
+            )
+            if target.state != before:
+                self.wake()
+
+
+def _arn(listener: Any, rule: Any) -> str:
+    """The ARN of a rule, or of the listener for its default action."""
+    return str(listener.arn if rule.is_default else rule.arn)
+
+
+def _rule_key(arn: str) -> str:
+    return arn.rsplit("/", 1)[-1]
+
+
+def _group_name(arn: str) -> str:
+    _, name, identifier = arn.rsplit("/", 2)
+    return f"{name}.{identifier}"
+
+
+def _priority(rule: Any) -> int:
+    return 1_000_000 if rule.is_default else int(rule.priority)
+
+
+def _algorithm(group: Any) -> str:
+    kind = group.attributes.get("load_balancing.algorithm.type")
+    return "leastconn" if kind == "least_outstanding_requests" else "roundrobin"
+
+
+def _frontend(listener: Any, rules: list[Any]) -> Frontend:
+    return Frontend(
+        name=f"listener-{_rule_key(listener.arn)}",
+        port=int(listener.port),
+        rules=tuple(
+            Rule(_rule_key(_arn(listener, rule)), _conditions(rule), _fixed_response(rule))
+            for rule in rules
+        ),
+    )
+
+
+def _fixed_response(rule: Any) -> FixedResponse | None:
+    for action in rule.actions:
+        if action.type == "fixed-response":
+            config = action.data["FixedResponseConfig"]
+            return FixedResponse(
+                int(config["StatusCode"]),
+                config.get("ContentType", "text/plain"),
+                config.get("MessageBody", ""),
+            )
+    return None
+
+
+def _conditions(rule: Any) -> tuple[str, ...]:
+    """Translate the conditions of a rule into HAProxy's; the values of one condition are ored."""
+    return tuple(_condition(condition) for condition in rule.conditions)
+
+
+def _condition(condition: dict[str, Any]) -> str:
+    values = list(condition.get("Values", []))
+    for config in ("PathPatternConfig", "HostHeaderConfig", "HttpHeaderConfig"):
+        values += condition.get(config, {}).get("Values", [])
+    values += condition.get("HttpRequestMethodConfig", {}).get("Values", [])
+    patterns = " ".join(f"'{_pattern(value)}'" for value in values)
+    match condition["Field"]:
+        case "path-pattern":
+            return f"path -m reg {patterns}"
+        case "host-header":
+            return f"hdr(host),field(1,:) -m reg -i {patterns}"
+        case "http-header":
+            name = condition["HttpHeaderConfig"]["HttpHeaderName"]
+            return f"req.hdr({name}) -m reg -i {patterns}"
+        case "http-request-method":
+            return f"method -m reg {patterns}"
+        case other:
+            logger.warning("the sandbox does not know the condition %s: it never matches", other)
+            return "always_false"
+
+
+def _pattern(value: str) -> str:
+    """Translate ELB's wildcards (``*``, ``?``) into a regular expression without quotes."""
+    parts = {"*": ".*", "?": ".", "'": r"\x27"}
+    return "^" + "".join(parts.get(c) or re.escape(c) for c in value) + "$"

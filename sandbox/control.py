@@ -1,0 +1,257 @@
+"""What people and tests do with a running sandbox, besides calling AWS: ``/_sandbox/…``.
+
+| request | what it does |
+|---|---|
+| GET state | what runs where, who gets the traffic |
+| GET operations, DELETE operations | which function called which AWS operation; start the list anew |
+| GET faults, POST faults, DELETE faults | which faults are on; turn one on; turn all off |
+| POST sweep | run every schedule now, answer when all have ended |
+| POST push | push an image, as ``docker push`` does |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from moto.ecr.exceptions import RepositoryNotFoundException
+
+from sandbox.aws import ApiFault, ControlError, Interruption, Route, Workflow
+from sandbox.images import FAULTS as IMAGE_FAULTS
+from sandbox.images import Images, InvalidImageError
+
+if TYPE_CHECKING:
+    from sandbox.alb.plane import DataPlane
+    from sandbox.events import EventBus
+    from sandbox.world import World
+
+FAULTS = ("propagation_lag", "api_error", "traffic_changed_by_others")
+
+
+class Control:
+    """The requests, as functions of their body.
+
+    ``router`` is the router of the example's service configuration.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        workflow: Workflow,
+        bus: EventBus,
+        images: Images,
+        plane: DataPlane,
+        router: Mapping[str, Any],
+    ) -> None:
+        self._world = world
+        self._workflow = workflow
+        self._bus = bus
+        self._images = images
+        self._plane = plane
+        self._router = router
+
+    def routes(self) -> dict[tuple[str, str], Route]:
+        """(method, path below ``/_sandbox/``) → what answers."""
+        return {
+            ("GET", "state"): self._state,
+            ("GET", "operations"): lambda _: self._workflow.calls(),
+            ("DELETE", "operations"): self._nothing(self._workflow.forget_calls),
+            ("GET", "faults"): self._faults,
+            ("POST", "faults"): self._add_fault,
+            ("DELETE", "faults"): self._clear_faults,
+            ("POST", "sweep"): lambda _: self._bus.sweep(),
+            ("POST", "push"): self._push,
+        }
+
+    @staticmethod
+    def _nothing(action: Callable[[], None]) -> Route:
+        def run(_body: dict[str, Any]) -> dict[str, Any]:
+            action()
+            return {}
+
+        return run
+
+    def _push(self, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            digest = self._images.push(
+                str(body.get("image", "")), body.get("command"), body.get("fault")
+            )
+        except (InvalidImageError, RepositoryNotFoundException) as error:
+            raise ControlError(str(error)) from error
+        return {"image": body["image"], "digest": digest}
+
+    # --------------------------------------------------------------------------------- faults
+
+    def _faults(self, _body: dict[str, Any]) -> list[dict[str, Any]]:
+        faults = [{"name": "api_error", **fault} for fault in self._workflow.faults()]
+        if self._world.faults.propagation_lag:
+            faults.append(
+                {"name": "propagation_lag", "seconds": self._world.faults.propagation_lag}
+            )
+        return faults
+
+    def _clear_faults(self, _body: dict[str, Any]) -> list[dict[str, Any]]:
+        self._workflow.clear()
+        self._world.faults.clear()
+        return []
+
+    def _add_fault(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        given = dict(body)
+        name = given.pop("name", None)
+        match name:
+            case "propagation_lag":
+                self._world.faults.propagation_lag = float(given.pop("seconds"))
+            case "api_error":
+                self._workflow.add_fault(ApiFault(**given))
+                given.clear()
+            case "traffic_changed_by_others":
+                self._others_change_traffic(
+                    given.pop("weights"), given.pop("before", None), given.pop("after", None)
+                )
+            case _ if name in IMAGE_FAULTS:
+                raise ControlError(
+                    f"{name} belongs to an image: python -m sandbox push NAME:TAG --fault {name}"
+                )
+            case _:
+                raise ControlError(f"no fault {name!r}: there is {', '.join(FAULTS)}")
+        if given:
+            raise ControlError(f"{name} has no {', '.join(given)}")
+        return self._faults({})
+
+    def _others_change_traffic(self, weights: Any, before: str | None, after: str | None) -> None:
+        """Change the production listener's (or rule's) weights: now, or at a call of the workflow.
+
+        ``weights`` is target group name → weight.
+        """
+        if not isinstance(weights, dict) or not weights:
+            raise ControlError("traffic_changed_by_others needs weights={target group: weight}")
+        client = self._world.client("elbv2")
+        groups = client.describe_target_groups(Names=list(weights))["TargetGroups"]
+        arns = {group["TargetGroupName"]: group["TargetGroupArn"] for group in groups}
+        action = {
+            "Type": "forward",
+            "ForwardConfig": {
+                "TargetGroups": [
+                    {"TargetGroupArn": arns[name], "Weight": int(weight)}
+                    for name, weight in weights.items()
+                ]
+            },
+        }
+
+        def change() -> None:
+            listener = self._listener(client)
+            priority = self._router.get("rule_priority")
+            if priority is None:
+                client.modify_listener(ListenerArn=listener, DefaultActions=[action])
+                return
+            rules = client.describe_rules(ListenerArn=listener)["Rules"]
+            rule = next(rule for rule in rules if rule["Priority"] == str(priority))
+            client.modify_rule(RuleArn=rule["RuleArn"], Actions=[action])
+
+        if before is None and after is None:
+            change()
+        else:
+            self._workflow.add_interruption(Interruption(before, after, change))
+
+    def _listener(self, client: Any) -> str:
+        balancers = client.describe_load_balancers(Names=[self._router["load_balancer"]])
+        arn = balancers["LoadBalancers"][0]["LoadBalancerArn"]
+        listeners = client.describe_listeners(LoadBalancerArn=arn)["Listeners"]
+        return str(
+            next(item["ListenerArn"] for item in listeners if item["Port"] == self._router["port"])
+        )
+
+    # ---------------------------------------------------------------------------------- state
+
+    def _state(self, _body: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "listeners": self._listeners(),
+            "services": self._services(),
+            "targets": self._targets(),
+            "executions": self._executions(),
+            "faults": self._faults({}),
+        }
+
+    def _listeners(self) -> list[dict[str, Any]]:
+        """Weights by target group name: what the API says, and what the data plane does."""
+        names = {
+            group["TargetGroupArn"]: group["TargetGroupName"]
+            for group in self._world.client("elbv2").describe_target_groups()["TargetGroups"]
+        }
+        effective = self._plane.effective_weights()
+        client = self._world.client("elbv2")
+        found = []
+        for balancer in client.describe_load_balancers()["LoadBalancers"]:
+            for listener in client.describe_listeners(LoadBalancerArn=balancer["LoadBalancerArn"])[
+                "Listeners"
+            ]:
+                for rule in client.describe_rules(ListenerArn=listener["ListenerArn"])["Rules"]:
+                    arn = listener["ListenerArn"] if rule["IsDefault"] else rule["RuleArn"]
+                    groups = [
+                        group
+                        for action in rule["Actions"]
+                        for group in action.get("ForwardConfig", {}).get("TargetGroups", [])
+                    ]
+                    found.append(
+                        {
+                            "load_balancer": balancer["LoadBalancerName"],
+                            "port": listener["Port"],
+                            "rule": rule["Priority"],
+                            "weights": {
+                                names[group["TargetGroupArn"]]: group.get("Weight", 1)
+                                for group in groups
+                            },
+                            "effective": {
+                                names.get(group, group): weight
+                                for group, weight in effective.get(arn, {}).items()
+                            },
+                        }
+                    )
+        return found
+
+    def _services(self) -> list[dict[str, Any]]:
+        client = self._world.client("ecs")
+        found = []
+        for cluster in client.list_clusters()["clusterArns"]:
+            arns = client.list_services(cluster=cluster)["serviceArns"]
+            services = (
+                client.describe_services(cluster=cluster, services=arns)["services"] if arns else []
+            )
+            found.extend(
+                {
+                    "cluster": cluster.rpartition("/")[2],
+                    "service": service["serviceName"],
+                    "desired": service["desiredCount"],
+                    "pending": service["pendingCount"],
+                    "running": service["runningCount"],
+                    "task_definition": service["taskDefinition"].rpartition("/")[2],
+                }
+                for service in services
+            )
+        return found
+
+    def _targets(self) -> dict[str, list[dict[str, Any]]]:
+        client = self._world.client("elbv2")
+        return {
+            group["TargetGroupName"]: [
+                {
+                    "id": item["Target"]["Id"],
+                    "port": item["Target"].get("Port"),
+                    **item["TargetHealth"],
+                }
+                for item in client.describe_target_health(TargetGroupArn=group["TargetGroupArn"])[
+                    "TargetHealthDescriptions"
+                ]
+            ]
+            for group in client.describe_target_groups()["TargetGroups"]
+        }
+
+    def _executions(self) -> list[dict[str, Any]]:
+        client = self._world.client("stepfunctions")
+        return [
+            {"name": execution["name"], "status": execution["status"]}
+            for machine in client.list_state_machines()["stateMachines"]
+            for execution in client.list_executions(
+                stateMachineArn=machine["stateMachineArn"], maxResults=20
+            )["executions"]
+        ]

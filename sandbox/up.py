@@ -1,0 +1,289 @@
+"""The whole sandbox: AWS APIs, the stacks, the agents and the load balancer, started and stopped.
+
+One process can hold one sandbox, once, because moto's state is global to a process.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import yaml
+
+from sandbox import alb, ecs, executions
+from sandbox.aws import CONTROL, AwsServer
+from sandbox.control import Control
+from sandbox.events import EventBus
+from sandbox.functions import LambdaRuntime
+from sandbox.images import Images
+from sandbox.processes import ProcessRuntime
+from sandbox.resources import Resources
+from sandbox.stack import Stack, load
+from sandbox.world import World
+
+LOG = logging.getLogger(__name__)
+ROOT = Path(__file__).resolve().parent.parent
+STACK_NAME = "ecs-bluegreen"
+PARAMETER_PREFIX = "/bluegreen/services"
+PATTERNS = ("shifted-ports",)
+RUNTIMES = ("process",)
+PROGRAMS = ("haproxy", "setpriv")
+STATE_FILE = "sandbox.json"
+LOG_FILE = "sandbox.log"
+STACKS = ("template", "infrastructure")
+
+
+class SandboxError(Exception):
+    """The sandbox cannot do this; the message says why and what to do."""
+
+
+class Sandbox:
+    """A running sandbox, from ``start`` (or ``with``) to ``stop``.
+
+    ``hosts`` is the number of container instances; ``network`` the first three numbers of the
+    loopback /24 that everything but the APIs listens in. ``overrides`` change the example's service
+    configuration by dotted path (``{"bake.seconds": 1}``); with ``template.`` before it a name is a
+    parameter of template.yaml, with ``infrastructure.`` one of infrastructure.yaml.
+    ``build_dir`` gets sandbox.json and the logs. Raises SandboxError.
+    """
+
+    def __init__(
+        self,
+        pattern: str = "shifted-ports",
+        hosts: int = 2,
+        network: str = "127.0.1",
+        runtime: str = "process",
+        build_dir: Path = ROOT / "build",
+        overrides: Mapping[str, Any] | None = None,
+    ) -> None:
+        if pattern not in PATTERNS:
+            raise SandboxError(f"pattern {pattern}: the sandbox has {', '.join(PATTERNS)} so far")
+        if runtime not in RUNTIMES:
+            raise SandboxError(f"runtime {runtime}: the sandbox has {', '.join(RUNTIMES)} so far")
+        if not 1 <= hosts <= 99:
+            raise SandboxError(f"{hosts} hosts: between 1 and 99 have room in the network")
+        for program in PROGRAMS:
+            if shutil.which(program) is None:
+                raise SandboxError(f"{program} is missing: apt-get install haproxy util-linux")
+        self.build_dir = build_dir.resolve()
+        self._network = network
+        self._hosts = tuple(f"{network}.{number}" for number in range(1, hosts + 1))
+        self._example = ROOT / "examples" / pattern
+        self._text, self._parameters = _overridden(
+            (self._example / "service.yaml").read_text(), overrides or {}
+        )
+        self._configuration: dict[str, Any] = yaml.safe_load(self._text)
+        self._cleanup = ExitStack()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What sandbox.json says of the running sandbox."""
+        router = self._configuration["router"]
+        url = f"http://{self.world.load_balancer_address}"
+        test_port = router.get("test_port")
+        return {
+            "aws_endpoint": self.world.aws_endpoint,
+            "region": self.world.region,
+            "account_id": self.world.account_id,
+            "state_machine_arn": self.outputs["StateMachineArn"],
+            "service": self._configuration["service"],
+            "url": f"{url}:{router['port']}/",
+            "test_url": f"{url}:{test_port}/" if test_port else None,
+            "mackerel_url": None,
+            "network": self._network,
+            "control_url": self.world.aws_endpoint + CONTROL,
+        }
+
+    def start(self) -> None:
+        """Start everything and write sandbox.json; after a failure nothing is left."""
+        began = time.monotonic()
+        self._check_network()
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        LOG.info("ready after %.1f s", time.monotonic() - began)
+
+    def stop(self) -> None:
+        """End everything; can be called again."""
+        with uninterrupted():
+            if hasattr(self, "world"):
+                self.world.stopping.set()
+            self._cleanup.close()
+
+    def _start(self) -> None:
+        self.build_dir.mkdir(parents=True, exist_ok=True)
+        self._start_log()
+        work = Path(tempfile.mkdtemp(prefix="ecs-bluegreen-"))
+        self._cleanup.callback(shutil.rmtree, work, ignore_errors=True)
+        server = AwsServer()
+        self._cleanup.callback(server.stop)
+        os.environ["MOTO_PORT"] = str(server.port)
+        bus = EventBus()
+        self.world = World(
+            network=self._network,
+            hosts=self._hosts,
+            aws_endpoint=server.endpoint,
+            work_directory=work,
+            log_directory=self.build_dir,
+            publish=bus.publish,
+        )
+        # All of these replace parts of moto, so they come before the first request.
+        containers = ProcessRuntime(work)
+        images = Images(self.world)
+        scheduler = ecs.install(self.world, images, containers)
+        self._cleanup.callback(scheduler.join)
+        plane = alb.install(self.world, containers.launch)
+        self._cleanup.callback(plane.join)
+        code = work / "functions"
+        shutil.copytree(ROOT / "functions", code, ignore=shutil.ignore_patterns("__pycache__"))
+        functions = LambdaRuntime(self.world, code, logging.getLogger("sandbox.function").info)
+        self._cleanup.callback(functions.stop)
+        functions.install()
+        executions.install(bus.publish, server.endpoint)
+        bus.install(self.world, functions)
+        self._create_stacks(functions)
+        functions.warm()
+        server.workflow.callers = {
+            executions.CALLER,
+            *(function.logical_id for function in functions.functions.values()),
+        }
+        control = Control(
+            self.world, server.workflow, bus, images, plane, self._configuration["router"]
+        )
+        server.front.routes = control.routes()
+        self._write_description()
+
+    def _create_stacks(self, functions: LambdaRuntime) -> None:
+        """Make what the service runs on and its configuration, then the deployer."""
+        service = self._configuration["service"]
+        infrastructure = Stack(
+            service,
+            load(self._example / "infrastructure.yaml"),
+            self.world,
+            self._parameters["infrastructure"],
+        )
+        infrastructure.create(Resources(self.world, functions, service, ROOT).create)
+        self.world.client("ssm").put_parameter(
+            Name=f"{PARAMETER_PREFIX}/{service}", Value=self._text, Type="String"
+        )
+        deployer = Stack(
+            STACK_NAME, load(ROOT / "template.yaml"), self.world, self._parameters["template"]
+        )
+        deployer.create(Resources(self.world, functions, STACK_NAME, ROOT).create)
+        self.outputs = deployer.outputs()
+
+    def _start_log(self) -> None:
+        logger = logging.getLogger("sandbox")
+        handler = logging.FileHandler(self.build_dir / LOG_FILE, mode="w")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        self._cleanup.callback(handler.close)
+        self._cleanup.callback(logger.removeHandler, handler)
+
+    def _write_description(self) -> None:
+        target = self.build_dir / STATE_FILE
+        new = target.with_suffix(".new")
+        new.write_text(json.dumps(self.description, indent=2) + "\n")
+        new.rename(target)
+        self._cleanup.callback(target.unlink, missing_ok=True)
+
+    def _check_network(self) -> None:
+        """Raise SandboxError when the load balancer's ports are taken, by another sandbox say."""
+        router = self._configuration["router"]
+        address = f"{self._network}.200"
+        for port in (router["port"], router.get("test_port")):
+            if port is None:
+                continue
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((address, port))
+                except OSError as error:
+                    raise SandboxError(
+                        f"{address}:{port}: {error.strerror}. Another sandbox? Choose another "
+                        "network: --network 127.0.2"
+                    ) from error
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Make SIGTERM what Ctrl-C is: a KeyboardInterrupt in the main thread."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ignore Ctrl-C and SIGTERM for a while; does nothing outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _overridden(text: str, overrides: Mapping[str, Any]) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The service configuration with the overrides, and the parameters by stack.
+
+    Raises SandboxError for a path that the configuration does not have.
+    """
+    parameters: dict[str, dict[str, Any]] = {stack: {} for stack in STACKS}
+    configuration: dict[str, Any] = yaml.safe_load(text)
+    changed = copy.deepcopy(configuration)
+    for path, value in overrides.items():
+        first, _, rest = path.partition(".")
+        if first in STACKS and rest:
+            parameters[first][rest] = value
+            continue
+        *parents, last = path.split(".")
+        place = changed
+        for name in parents:
+            place = place.get(name, {}) if isinstance(place, dict) else {}
+        if not isinstance(place, dict) or not place:
+            raise SandboxError(f"{path}: the service configuration has no {'.'.join(parents)}")
+        place[last] = value
+    if changed == configuration:
+        return text, parameters
+    return yaml.safe_dump(changed, sort_keys=False), parameters

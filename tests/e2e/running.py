@@ -1,0 +1,371 @@
+"""A sandbox in a process of its own, as a test sees it: through AWS APIs and the control path."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import boto3
+from botocore.config import Config
+
+from sandbox.load import Load, Result
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_SECONDS = 60.0
+
+# The example's times, shortened: what is waited for stays the same.
+QUICK = {
+    "health.interval_seconds": 1,
+    "health.deadline_seconds": 25,
+    "probe.consecutive": 3,
+    "probe.timeout_seconds": 40,
+    "bake.seconds": 1,
+    "bake.interval_seconds": 1,
+    "drain.seconds": 1,
+    "drain.margin_seconds": 1,
+    "drain.interval_seconds": 1,
+    "template.SettleSeconds": 2,
+    "infrastructure.DeregistrationDelaySeconds": 1,
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An execution that has ended."""
+
+    name: str
+    status: str
+    error: str
+    cause: str
+    states: list[str]
+
+    @property
+    def succeeded(self) -> bool:
+        return self.status == "SUCCEEDED"
+
+
+@dataclass
+class Running:
+    """``network`` is its loopback /24; ``settings`` change the service configuration."""
+
+    build_dir: Path
+    network: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    _process: subprocess.Popen[str] | None = None
+    _about: dict[str, Any] = field(default_factory=dict)
+    _names: int = 0
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "sandbox", "up", "--network", self.network]
+        command += ["--build-dir", str(self.build_dir)]
+        for name, value in {**QUICK, **self.settings}.items():
+            command += ["--set", f"{name}={value}"]
+        self.build_dir.mkdir(parents=True, exist_ok=True)
+        self._output = (self.build_dir / "output.txt").open("w")
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, stdout=self._output, stderr=subprocess.STDOUT, text=True
+        )
+        state = self.build_dir / "sandbox.json"
+        deadline = time.monotonic() + READY_SECONDS
+        while not state.exists():
+            assert self._process.poll() is None and time.monotonic() < deadline, (
+                self.build_dir / "output.txt"
+            ).read_text()
+            time.sleep(0.1)
+        self._about = json.loads(state.read_text())
+        self.push("v1")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        assert self._process
+        self._process.send_signal(how)
+        status = self._process.wait(30)
+        self._output.close()
+        return status
+
+    # What people and tests do
+
+    def push(self, tag: str, **how: str) -> None:
+        self.control("POST", "push", {"image": f"web:{tag}", **how})
+
+    def deploy(self, tag: str, **request: Any) -> Ended:
+        return self.wait(self.start_execution(self.request(tag, **request)))
+
+    def request(self, tag: str, **request: Any) -> dict[str, Any]:
+        return {"action": "deploy", "service": "web", "images": {"web": tag}, **request}
+
+    def roll_back(self, deployment_id: str) -> Ended:
+        return self.wait(
+            self.start_execution({"action": "rollback", "deployment_id": deployment_id})
+        )
+
+    def start_execution(self, request: dict[str, Any], name: str | None = None) -> str:
+        """Start an execution; returns its ARN."""
+        self._names += 1
+        answer = self.client("stepfunctions").start_execution(
+            stateMachineArn=self._about["state_machine_arn"],
+            name=name or f"test-{self._names}",
+            input=json.dumps(request),
+        )
+        return str(answer["executionArn"])
+
+    def wait(self, arn: str, seconds: float = 90) -> Ended:
+        """Wait until an execution has ended."""
+        deadline = time.monotonic() + seconds
+        while True:
+            described = self.client("stepfunctions").describe_execution(executionArn=arn)
+            if described["status"] != "RUNNING":
+                return Ended(
+                    name=described["name"],
+                    status=described["status"],
+                    error=described.get("error", ""),
+                    cause=described.get("cause", ""),
+                    states=self.states(arn),
+                )
+            assert time.monotonic() < deadline, f"{arn} still runs: {self.states(arn)[-3:]}"
+            time.sleep(0.1)
+
+    def states(self, arn: str) -> list[str]:
+        """The states that an execution has entered, in order."""
+        events = self.client("stepfunctions").get_execution_history(
+            executionArn=arn, maxResults=1000
+        )["events"]
+        return [
+            event["stateEnteredEventDetails"]["name"]
+            for event in events
+            if "stateEnteredEventDetails" in event
+        ]
+
+    def wait_for_state(self, arn: str, state: str, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while state not in self.states(arn):
+            assert time.monotonic() < deadline, f"{state} is not entered: {self.states(arn)}"
+            time.sleep(0.02)
+
+    def executions(self) -> list[dict[str, Any]]:
+        return list(
+            self.client("stepfunctions").list_executions(
+                stateMachineArn=self._about["state_machine_arn"], maxResults=1000
+            )["executions"]
+        )
+
+    def stop_execution(self, arn: str) -> None:
+        self.client("stepfunctions").stop_execution(executionArn=arn)
+
+    def wait_until_unlocked(self, seconds: float = 60) -> None:
+        """Until nobody holds the lock and no execution runs any more."""
+        deadline = time.monotonic() + seconds
+        while "held" in self.lock() or any(
+            one["status"] == "RUNNING" for one in self.executions()
+        ):
+            assert time.monotonic() < deadline, (self.lock(), self.executions()[:3])
+            time.sleep(0.1)
+
+    def sweep(self) -> None:
+        self.control("POST", "sweep", {})
+
+    def fault(self, name: str, **what: Any) -> None:
+        self.control("POST", "faults", {"name": name, **what})
+
+    @contextmanager
+    def faults(self, name: str, **what: Any) -> Iterator[None]:
+        self.fault(name, **what)
+        try:
+            yield
+        finally:
+            self.control("DELETE", "faults", {})
+
+    @contextmanager
+    def under_load(self) -> Iterator[None]:
+        """Requests all the time; at the end none may have failed."""
+        load = Load(self.url, rate=200)
+        load.start()
+        try:
+            yield
+        finally:
+            result = load.stop()
+        assert_nothing_lost(result)
+
+    # The state of the world
+
+    @property
+    def url(self) -> str:
+        return str(self._about["url"])
+
+    @property
+    def endpoint(self) -> str:
+        return str(self._about["aws_endpoint"])
+
+    def about(self, key: str) -> Any:
+        return self._about[key]
+
+    def weights(self, port: int = 8080) -> dict[str, int]:
+        """Weight per colour of the listener's default action."""
+        elbv2 = self.client("elbv2")
+        balancer = elbv2.describe_load_balancers(Names=["web"])["LoadBalancers"][0]
+        listeners = elbv2.describe_listeners(LoadBalancerArn=balancer["LoadBalancerArn"])
+        action = next(
+            listener["DefaultActions"][0]
+            for listener in listeners["Listeners"]
+            if listener["Port"] == port
+        )
+        return {
+            group["TargetGroupArn"].split("/")[1].removeprefix("web-"): group["Weight"]
+            for group in action["ForwardConfig"]["TargetGroups"]
+        }
+
+    def set_weights(self, weights: dict[str, int]) -> None:
+        """Somebody else moves the traffic."""
+        elbv2 = self.client("elbv2")
+        balancer = elbv2.describe_load_balancers(Names=["web"])["LoadBalancers"][0]
+        listeners = elbv2.describe_listeners(LoadBalancerArn=balancer["LoadBalancerArn"])
+        elbv2.modify_listener(
+            ListenerArn=next(
+                one["ListenerArn"] for one in listeners["Listeners"] if one["Port"] == 8080
+            ),
+            DefaultActions=[
+                {
+                    "Type": "forward",
+                    "ForwardConfig": {
+                        "TargetGroups": [
+                            {"TargetGroupArn": self.target_group(color), "Weight": weight}
+                            for color, weight in weights.items()
+                        ]
+                    },
+                }
+            ],
+        )
+
+    def target_group(self, color: str) -> str:
+        groups = self.client("elbv2").describe_target_groups(Names=[f"web-{color}"])
+        return str(groups["TargetGroups"][0]["TargetGroupArn"])
+
+    def live(self) -> str:
+        (color,) = (color for color, weight in self.weights().items() if weight)
+        return color
+
+    def ecs_service(self, color: str) -> dict[str, Any]:
+        return dict(
+            self.client("ecs").describe_services(cluster="web", services=[f"web-{color}"])[
+                "services"
+            ][0]
+        )
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Desired and running tasks per colour."""
+        services = {color: self.ecs_service(color) for color in ("blue", "green")}
+        return {
+            color: (service["desiredCount"], service["runningCount"])
+            for color, service in services.items()
+        }
+
+    def revisions(self) -> list[str]:
+        return list(
+            self.client("ecs").list_task_definitions(familyPrefix="web")["taskDefinitionArns"]
+        )
+
+    def scaling(self) -> dict[str, dict[str, bool]]:
+        """What is suspended per colour."""
+        targets = self.client("application-autoscaling").describe_scalable_targets(
+            ServiceNamespace="ecs"
+        )["ScalableTargets"]
+        return {
+            target["ResourceId"].rpartition("-")[2]: target["SuspendedState"] for target in targets
+        }
+
+    def world(self) -> dict[str, Any]:
+        """All that a rollback has to restore, and the lock."""
+        services = {color: self.ecs_service(color) for color in ("blue", "green")}
+        return {
+            "weights": self.weights(),
+            "test weights": self.weights(8081),
+            "services": {
+                color: (one["taskDefinition"], one["desiredCount"], one["runningCount"])
+                for color, one in services.items()
+            },
+            "scaling": self.scaling(),
+        }
+
+    def answer(self) -> dict[str, str]:
+        """Headers of an answer through the load balancer."""
+        with urlopen(self.url, timeout=5) as response:
+            return dict(response.headers)
+
+    def lock(self) -> dict[str, Any]:
+        return self._item("lock#web")
+
+    def record(self, deployment_id: str) -> dict[str, Any]:
+        return self._item(f"deployment#{deployment_id}")
+
+    def operations(self) -> list[dict[str, str]]:
+        return list(self.control("GET", "operations"))
+
+    def _item(self, pk: str) -> dict[str, Any]:
+        dynamodb = self.client("dynamodb")
+        (table,) = dynamodb.list_tables()["TableNames"]
+        item = dynamodb.get_item(TableName=table, Key={"pk": {"S": pk}}).get("Item", {})
+        return {key: next(iter(value.values())) for key, value in item.items()}
+
+    def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        request = Request(
+            f"{self.endpoint}/_sandbox/{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+        )
+        with urlopen(request, timeout=30) as response:
+            return json.load(response)
+
+    def client(self, service: str) -> Any:
+        return _client(service, self.endpoint)
+
+
+@cache
+def _client(service: str, endpoint: str) -> Any:
+    return boto3.client(  # type: ignore[call-overload]
+        service,
+        endpoint_url=endpoint,
+        region_name="ap-northeast-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        config=Config(retries={"total_max_attempts": 3}, max_pool_connections=20),
+    )
+
+
+def assert_nothing_lost(result: Result) -> None:
+    assert result.total > 0
+    assert result.failed == 0, result
+
+
+def left_over(network: str) -> list[str]:
+    """Processes and ports that belong to a sandbox's loopback network."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            environment = (entry / "environ").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if int(entry.name) != os.getpid() and re.search(
+            rf"\b{re.escape(network)}\.\d", command + environment
+        ):
+            found.append(f"process {entry.name}: {command}")
+    first = ".".join(network.split("."))
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        address, state = line.split()[1], line.split()[3]
+        numbers = [str(int(address[i : i + 2], 16)) for i in (6, 4, 2, 0)]
+        if state == "0A" and ".".join(numbers).startswith(first + "."):
+            found.append(f"port {'.'.join(numbers)}:{int(address[9:], 16)}")
+    return found

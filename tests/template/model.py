@@ -1,0 +1,83 @@
+"""The template as CloudFormation sees it: transformed by SAM, functions not yet resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+TEMPLATE = ROOT / "template.yaml"
+
+Resource = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One allowing statement. where: the policy it stands in, for messages."""
+
+    where: str
+    actions: list[str]
+    resources: list[Any]
+    condition: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Template:
+    document: dict[str, Any]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return dict(self.document["Parameters"])
+
+    def of_type(self, kind: str) -> dict[str, Resource]:
+        """Logical id → properties."""
+        return {
+            logical_id: resource.get("Properties", {})
+            for logical_id, resource in self.document["Resources"].items()
+            if resource["Type"] == kind
+        }
+
+    def resource(self, logical_id: str) -> Resource:
+        return dict(self.document["Resources"][logical_id])
+
+    def functions(self) -> dict[str, Resource]:
+        return self.of_type("AWS::Lambda::Function")
+
+    def state_machine(self) -> Resource:
+        (properties,) = self.of_type("AWS::StepFunctions::StateMachine").values()
+        return properties
+
+    def role_of(self, properties: Resource) -> str:
+        """Logical id of the role of a function or of the state machine."""
+        role = properties.get("Role") or properties["RoleArn"]
+        logical_id, attribute = role["Fn::GetAtt"]
+        assert attribute == "Arn"
+        return str(logical_id)
+
+    def statements(self) -> Iterator[Statement]:
+        """Every statement of every role and managed policy."""
+        for logical_id, role in self.of_type("AWS::IAM::Role").items():
+            for policy in role.get("Policies", []):
+                yield from _statements(logical_id, policy["PolicyDocument"])
+        for logical_id, policy in self.of_type("AWS::IAM::ManagedPolicy").items():
+            yield from _statements(logical_id, policy["PolicyDocument"])
+
+    def statements_of(self, role: str) -> list[Statement]:
+        return [statement for statement in self.statements() if statement.where == role]
+
+
+def _statements(where: str, document: dict[str, Any]) -> Iterator[Statement]:
+    for statement in document["Statement"]:
+        assert statement["Effect"] == "Allow"
+        yield Statement(
+            where,
+            as_list(statement["Action"]),
+            as_list(statement["Resource"]),
+            statement.get("Condition", {}),
+        )
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

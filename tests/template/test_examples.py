@@ -1,0 +1,168 @@
+"""service.yaml of an example describes what its infrastructure.yaml makes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from bluegreen.color import Color
+from bluegreen.configuration import ColorSlot, ServiceConfiguration, load
+from sandbox.stack import load as load_template
+from tests.template.model import ROOT, Template
+
+EXAMPLE = ROOT / "examples" / "shifted-ports"
+
+
+@pytest.fixture(scope="module")
+def infrastructure() -> Template:
+    return Template(load_template(EXAMPLE / "infrastructure.yaml"))
+
+
+@pytest.fixture(scope="module")
+def service() -> ServiceConfiguration:
+    return load((EXAMPLE / "service.yaml").read_text(), "service.yaml")
+
+
+def named(infrastructure: Template, kind: str, key: str) -> dict[Any, Any]:
+    """The resources of a type by their name property."""
+    return {one[key]: one for one in infrastructure.of_type(kind).values()}
+
+
+def each_color(service: ServiceConfiguration) -> Iterator[tuple[Color, ColorSlot]]:
+    return ((color, service.colors[color]) for color in Color)
+
+
+def weights(listener: dict[str, Any]) -> dict[str, int]:
+    (action,) = listener["DefaultActions"]
+    assert action["Type"] == "forward"
+    return {
+        group["TargetGroupArn"]["Ref"]: group["Weight"]
+        for group in action["ForwardConfig"]["TargetGroups"]
+    }
+
+
+def test_each_color_has_its_cluster_service_and_target_group(
+    infrastructure: Template, service: ServiceConfiguration
+) -> None:
+    services = named(infrastructure, "AWS::ECS::Service", "ServiceName")
+    groups = named(infrastructure, "AWS::ElasticLoadBalancingV2::TargetGroup", "Name")
+    clusters = named(infrastructure, "AWS::ECS::Cluster", "ClusterName")
+
+    for color, slot in each_color(service):
+        assert slot.host_port is not None
+        assert slot.cluster in clusters, color
+        (balancer,) = services[slot.ecs_service]["LoadBalancers"]
+        group = infrastructure.resource(balancer["TargetGroupArn"]["Ref"])["Properties"]
+        assert group["Name"] == slot.target_group, color
+        assert groups[slot.target_group]["Port"] == slot.host_port.host_port, color
+        assert balancer["ContainerName"] == slot.host_port.container, color
+        assert balancer["ContainerPort"] == slot.host_port.container_port, color
+
+
+def test_nothing_runs_before_the_first_deployment(infrastructure: Template) -> None:
+    for logical_id, service in infrastructure.of_type("AWS::ECS::Service").items():
+        assert service["DesiredCount"] == 0, logical_id
+    for logical_id, target in infrastructure.of_type(
+        "AWS::ApplicationAutoScaling::ScalableTarget"
+    ).items():
+        assert target["MinCapacity"] == 0, f"{logical_id}: registering it would start tasks"
+
+
+def test_ecs_does_not_put_back_a_revision_by_itself(infrastructure: Template) -> None:
+    for logical_id, service in infrastructure.of_type("AWS::ECS::Service").items():
+        breaker = service["DeploymentConfiguration"]["DeploymentCircuitBreaker"]
+        assert breaker == {"Enable": False, "Rollback": False}, logical_id
+
+
+def test_both_groups_stay_on_both_listeners(
+    infrastructure: Template, service: ServiceConfiguration
+) -> None:
+    listeners = named(infrastructure, "AWS::ElasticLoadBalancingV2::Listener", "Port")
+
+    assert set(listeners) == {service.router.port, service.router.test_port}
+    assert weights(listeners[service.router.port]) == {
+        "BlueTargetGroup": 100,
+        "GreenTargetGroup": 0,
+    }
+    assert weights(listeners[service.router.test_port]) == {
+        "BlueTargetGroup": 0,
+        "GreenTargetGroup": 100,
+    }
+    balancers = named(infrastructure, "AWS::ElasticLoadBalancingV2::LoadBalancer", "Name")
+    assert service.router.load_balancer in balancers
+
+
+def test_the_load_balancer_reaches_the_host_ports_and_nobody_else_does(
+    infrastructure: Template, service: ServiceConfiguration
+) -> None:
+    (rule,) = infrastructure.resource("InstanceSecurityGroup")["Properties"]["SecurityGroupIngress"]
+    ports = [slot.host_port.host_port for _, slot in each_color(service) if slot.host_port]
+
+    assert rule["SourceSecurityGroupId"] == {"Ref": "LoadBalancerSecurityGroup"}
+    assert "CidrIp" not in rule
+    assert (rule["FromPort"], rule["ToPort"]) == (min(ports), max(ports))
+
+
+def test_the_containers_take_images_of_the_repository(
+    infrastructure: Template, service: ServiceConfiguration
+) -> None:
+    (definition,) = infrastructure.of_type("AWS::ECS::TaskDefinition").values()
+    containers = {one["Name"]: one for one in definition["ContainerDefinitions"]}
+    repositories = named(infrastructure, "AWS::ECR::Repository", "RepositoryName")
+
+    for container in service.containers:
+        assert container.name in containers
+        assert container.repository in repositories
+
+
+def test_the_deployer_may_pass_the_roles_and_read_the_logs(
+    infrastructure: Template, template: Template
+) -> None:
+    (definition,) = infrastructure.of_type("AWS::ECS::TaskDefinition").values()
+    for key, parameter in (
+        ("TaskRoleArn", "TaskRolePattern"),
+        ("ExecutionRoleArn", "ExecutionRolePattern"),
+    ):
+        role = infrastructure.resource(definition[key]["Fn::GetAtt"][0])["Properties"]
+        allowed = "/" + template.parameters[parameter]["Default"]
+        assert allowed == role["Path"] + "*", key
+    (group,) = infrastructure.of_type("AWS::Logs::LogGroup").values()
+    allowed = template.parameters["TaskLogGroupPattern"]["Default"].replace("*", ".*")
+    assert re.fullmatch(allowed, group["LogGroupName"])
+
+
+def test_draining_lasts_as_long_as_deregistration(
+    infrastructure: Template, service: ServiceConfiguration
+) -> None:
+    for logical_id, group in infrastructure.of_type(
+        "AWS::ElasticLoadBalancingV2::TargetGroup"
+    ).items():
+        attributes = {one["Key"]: one["Value"] for one in group["TargetGroupAttributes"]}
+        delay = int(attributes["deregistration_delay.timeout_seconds"])
+        assert service.drain.seconds >= delay, logical_id
+
+
+def test_a_task_has_time_to_finish_its_requests(infrastructure: Template) -> None:
+    (definition,) = infrastructure.of_type("AWS::ECS::TaskDefinition").values()
+    for container in definition["ContainerDefinitions"]:
+        assert container["StopTimeout"] >= 30, container["Name"]
+
+
+def test_the_stack_policy_in_the_comments_names_resources_that_exist(
+    infrastructure: Template,
+) -> None:
+    text = (EXAMPLE / "infrastructure.yaml").read_text()
+    named_there = re.findall(r"LogicalResourceId/(\w+)", text)
+
+    assert named_there
+    for logical_id in named_there:
+        assert logical_id in infrastructure.document["Resources"]
+
+
+def test_every_parameter_is_described_and_checked(infrastructure: Template) -> None:
+    for name, parameter in infrastructure.parameters.items():
+        assert parameter["Description"], name
+        assert {"AllowedPattern", "MinValue"} & set(parameter), name
