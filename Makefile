@@ -21,7 +21,13 @@ demo: $(INSTALLED) programs ## One full deployment under load (PATTERN=shifted-p
 	@$(PYTHON) -m sandbox.demo --pattern $(PATTERN) $(if $(PROXY),--proxy $(PROXY))
 
 test: $(INSTALLED) programs ## All tests (ARGS="tests/unit -k weights" for some)
+ifdef ARGS
 	@$(PYTHON) -m pytest $(ARGS)
+else
+	@rm -rf build/calls
+	@$(PYTHON) -m pytest --numprocesses 3 --dist worksteal --ignore tests/least_privilege
+	@$(PYTHON) -m pytest tests/least_privilege
+endif
 
 check: $(INSTALLED) ## ruff, mypy, cfn-lint, sam validate --lint, the JSON Schema
 	@tools/check

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from bluegreen import health, observe, probe, strategy
 from bluegreen.deployment import Deployment, parse
 from bluegreen.errors import IdleColorUnhealthy, SwitchNotProved, TrafficChanged
+from bluegreen.pace import wait_seconds
 from bluegreen.routers import alb
 from bluegreen.traffic import show, weights_for
 from runtime import clients
@@ -31,11 +31,11 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     going_on = {**shift, "proved_at": proved_at}
     if proved_at is None:
         return {**going_on, "status": "waiting", "reason": "the switch does not show yet"} | {
-            "wait_seconds": 1
+            "wait_seconds": wait_seconds(1, now - shift["shifted_at"])
         }
     left = proved_at + bake.seconds - now
     if left > 0 or missing:
-        wait = math.ceil(min(max(left, 1), bake.interval_seconds))
+        wait = wait_seconds(bake.interval_seconds, now - shift["shifted_at"], left)
         reason = missing or f"baking for another {left:.0f} s"
         return {**going_on, "status": "waiting", "reason": reason, "wait_seconds": wait}
     if shift["step"] + 1 < len(strategy.steps(deployment.configuration.strategy)):

@@ -8,6 +8,7 @@ from typing import Any
 from bluegreen import health, observe, probe
 from bluegreen.deployment import parse
 from bluegreen.errors import IdleColorUnhealthy
+from bluegreen.pace import wait_seconds
 from runtime import clients
 from runtime.invocation import Invocation, task
 
@@ -42,5 +43,7 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     return {
         "status": verdict.status,
         "reason": verdict.reason,
-        "wait_seconds": configuration.health.interval_seconds,
+        "wait_seconds": wait_seconds(
+            configuration.health.interval_seconds, invocation.now - started["started_at"]
+        ),
     }

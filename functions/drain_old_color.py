@@ -7,6 +7,7 @@ from typing import Any
 from bluegreen import drain, ecs, scaling
 from bluegreen.deployment import SUSPENDED, Deployment, parse
 from bluegreen.errors import DrainFailed, LockLost
+from bluegreen.pace import wait_seconds
 from bluegreen.routers import alb
 from runtime import clients
 from runtime.invocation import Invocation, task
@@ -74,7 +75,9 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         "status": "done" if decision.step == "done" else "waiting",
         "reason": decision.reason,
         "since": since,
-        "wait_seconds": drain.wait_seconds(quiet_at - now, configuration.interval_seconds),
+        "wait_seconds": wait_seconds(
+            1 if now >= quiet_at else configuration.interval_seconds, now - since, quiet_at - now
+        ),
     }
 
 

@@ -99,6 +99,8 @@ def _plan(
     weights = alb.read(elbv2, found.location, groups)
     test_weights = alb.read(elbv2, found.test_location, groups) if found.test_location else None
     alb.check_groups(weights, test_weights)
+    stickiness = alb.read_stickiness(elbv2, found.location)
+    preflight.check_stickiness(stickiness)
     from_color = traffic.live_color(weights)
     to_color = from_color.other if from_color else Color.BLUE
     live, tags = ecs.task_definition(
@@ -120,7 +122,7 @@ def _plan(
         test_location=found.test_location,
         load_balancer_dns=found.dns,
         target_groups=groups,
-        stickiness_seconds=alb.read_stickiness(elbv2, found.location),
+        stickiness_seconds=stickiness,
         snapshot=Snapshot(
             traffic=weights,
             test_traffic=test_weights,
@@ -183,5 +185,5 @@ def _check_capacity(
         wanted=deployment.wanted_count(
             services[deployment.from_color]["runningCount"] if deployment.from_color else 0
         ),
-        leftovers=idle["runningCount"],
+        leftovers=len(ecs.not_stopped(ecs.tasks(clients.ecs(), slot))),
     )

@@ -14,12 +14,15 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     """Answers outcome, error, cause and ``execution`` "succeed" or "fail"."""
     data, store = invocation.data, invocation.store
     ended = outcome.decide(data)
-    store.close(invocation.deployment_id, ended.word, ended.reason, invocation.now)
+    fencing = parse(data).fencing if "deployment" in data else 0
+    stands = store.close(
+        invocation.deployment_id, ended.word, ended.reason, invocation.now, fencing
+    )
     if not ended.lock_stays:
         _release(invocation)
-    logger.info("ended", extra={"outcome": ended.word, "reason": ended.reason})
+    logger.info("ended", extra={"outcome": stands, "reason": ended.reason})
     return {
-        "outcome": ended.word,
+        "outcome": stands,
         "error": ended.error,
         "cause": ended.reason,
         "execution": "succeed" if ended.good else "fail",

@@ -8,6 +8,7 @@ from bluegreen import ecs, health, probe, rollback, scaling
 from bluegreen.color import Color
 from bluegreen.deployment import Deployment, parse
 from bluegreen.errors import RollBackIncomplete
+from bluegreen.pace import wait_seconds
 from bluegreen.routers import alb
 from bluegreen.store import Record
 from bluegreen.traffic import weights_for
@@ -77,7 +78,7 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         "since": since,
         "restored_at": restored_at,
         "proved_at": proved_at,
-        "wait_seconds": 1,
+        "wait_seconds": wait_seconds(1, now - since),
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from bluegreen import ecs, scaling
 from bluegreen.deployment import SUSPENDED, Deployment, parse
 from bluegreen.errors import IdleColorUnhealthy
+from bluegreen.pace import wait_seconds
 from bluegreen.routers import alb
 from bluegreen.traffic import weights_for
 from runtime import clients
@@ -21,24 +22,24 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     """
     deployment = parse(invocation.data)
     invocation.store.prove(deployment, invocation.now)
-    health = deployment.configuration.health
     slot = deployment.configuration.colors[deployment.to_color]
+    elapsed = invocation.now - deployment.started_at
     revision = invocation.data["task_definition"]["arn"]
     service = ecs.service(clients.ecs(), slot)
     if service["taskDefinition"] == revision and service["desiredCount"] > 0:
-        return _started(service, invocation.now, health.interval_seconds)
+        return _started(service, invocation.now)
     if deployment.snapshot.services[deployment.to_color].scaling:
         scaling.write(clients.application_autoscaling(), slot, SUSPENDED)
     if service["desiredCount"] > 0:
         ecs.update(clients.ecs(), slot, desired_count=0)
-        return _waiting("tasks left from an earlier run are being stopped")
+        return _waiting(elapsed, "tasks left from an earlier run are being stopped")
     if leftovers := ecs.not_stopped(ecs.tasks(clients.ecs(), slot)):
-        if invocation.now > deployment.started_at + health.deadline_seconds:
+        if elapsed > deployment.configuration.health.deadline_seconds:
             raise IdleColorUnhealthy(
                 f"{len(leftovers)} tasks left on {deployment.to_color} from an earlier run "
                 "do not stop"
             )
-        return _waiting(f"{len(leftovers)} tasks left from an earlier run are stopping")
+        return _waiting(elapsed, f"{len(leftovers)} tasks left from an earlier run are stopping")
     _point_test_listener(deployment)
     started = ecs.update(
         clients.ecs(),
@@ -46,7 +47,7 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         desired_count=deployment.wanted_count(_running_live(deployment)),
         task_definition=revision,
     )
-    return _started(started, invocation.now, health.interval_seconds)
+    return _started(started, invocation.now)
 
 
 def _running_live(deployment: Deployment) -> int:
@@ -70,15 +71,14 @@ def _point_test_listener(deployment: Deployment) -> None:
     )
 
 
-def _started(service: Mapping[str, Any], now: float, wait_seconds: int) -> dict[str, Any]:
+def _started(service: Mapping[str, Any], now: float) -> dict[str, Any]:
     return {
         "status": "started",
         "ecs_deployment_id": ecs.primary_deployment(service)["id"],
         "desired_count": service["desiredCount"],
         "started_at": now,
-        "wait_seconds": wait_seconds,
     }
 
 
-def _waiting(reason: str) -> dict[str, Any]:
-    return {"status": "waiting", "reason": reason, "wait_seconds": 1}
+def _waiting(elapsed: float, reason: str) -> dict[str, Any]:
+    return {"status": "waiting", "reason": reason, "wait_seconds": wait_seconds(1, elapsed)}

@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         help="turn a fault on, or all off",
         description="propagation_lag seconds=20 | api_error operation=ecs:UpdateService "
         "kind=throttle|error500|lost_answer [times=1] [function=CheckHealthFunction] | "
-        "api_error operation='*' kind=… each_once=true | traffic_changed_by_others "
+        "api_error operation=* kind=… each_once=true | traffic_changed_by_others "
         "weights='{web-blue: 50, web-green: 50}' [before=elasticloadbalancing:ModifyListener]",
     )
     fault.add_argument("name", nargs="?")
@@ -156,13 +156,16 @@ def _control(
 
 
 def _values(pairs: Sequence[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` arguments, each value read as YAML."""
+    """``KEY=VALUE`` arguments, each value read as YAML, or as it is when it is none (``*``)."""
     values = {}
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign or not key:
             raise SandboxError(f"{pair!r} is not KEY=VALUE")
-        values[key] = yaml.safe_load(value)
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            values[key] = value
     return values
 
 
@@ -174,7 +177,7 @@ def _welcome(sandbox: Sandbox) -> str:
     return f"""\
 The sandbox is ready: {sandbox.build_dir / STATE_FILE}. Ctrl-C ends it. Try in another terminal:
 
-  export AWS_ENDPOINT_URL={facts["aws_endpoint"]} AWS_REGION={facts["region"]} \\
+  export AWS_ENDPOINT_URL={facts["aws_endpoint"]} AWS_DEFAULT_REGION={facts["region"]} \\
          AWS_ACCESS_KEY_ID=me AWS_SECRET_ACCESS_KEY=sandbox
   python -m sandbox push {service}:v1{build}
   aws stepfunctions start-execution --name first --state-machine-arn \\

@@ -238,15 +238,16 @@ class Front:
         self._workflow.end(call)
         return [answer]
 
+    def _unknown(self, _body: dict[str, Any]) -> None:
+        known = ", ".join(f"{method} {CONTROL}{name}" for method, name in self.routes)
+        raise ControlError(f"no such request; there is {known}")
+
     def _control(
         self, environ: Environ, start_response: StartResponse, body: bytes
     ) -> Iterable[bytes]:
         path = environ["PATH_INFO"][len(CONTROL) :]
-        route = self.routes.get((environ["REQUEST_METHOD"], path))
+        route: Route = self.routes.get((environ["REQUEST_METHOD"], path), self._unknown)
         try:
-            if route is None:
-                known = ", ".join(f"{method} {CONTROL}{name}" for method, name in self.routes)
-                raise ControlError(f"no such request; there is {known}")
             status, result = "200 OK", route(json.loads(body) if body else {})
         except (ControlError, TypeError) as error:
             status, result = "400 Bad Request", {"error": str(error)}

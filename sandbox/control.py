@@ -3,7 +3,7 @@
 | request | what it does |
 |---|---|
 | GET state | what runs where, who gets the traffic |
-| GET operations, DELETE operations | which function called which AWS operation; start the list anew |
+| GET operations, DELETE operations | which function called what; start the list anew |
 | GET faults, POST faults, DELETE faults | which faults are on; turn one on; turn all off |
 | POST sweep | run every schedule now, answer when all have ended |
 | POST push | push an image, as ``docker push`` does |
@@ -202,7 +202,7 @@ class Control:
                                 for group in groups
                             },
                             "effective": {
-                                names.get(group, group): weight
+                                group.rpartition(".")[0]: weight
                                 for group, weight in effective.get(arn, {}).items()
                             },
                         }
@@ -211,7 +211,7 @@ class Control:
 
     def _services(self) -> list[dict[str, Any]]:
         client = self._world.client("ecs")
-        found = []
+        found: list[dict[str, Any]] = []
         for cluster in client.list_clusters()["clusterArns"]:
             arns = client.list_services(cluster=cluster)["serviceArns"]
             services = (

@@ -31,11 +31,8 @@ CRON_FIELDS = ("minutes", "hours", "day of month", "month", "day of week", "year
 CRON_RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (1, 7), (1970, 2199))
 CRON_NAMES = {
     name: str(number)
-    for names in (
-        "JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC".split(),
-        "SUN MON TUE WED THU FRI SAT".split(),
-    )
-    for number, name in enumerate(names, start=1)
+    for names in ("JANFEBMARAPRMAYJUNJULAUGSEPOCTNOVDEC", "SUNMONTUEWEDTHUFRISAT")
+    for number, name in enumerate(re.findall("...", names), start=1)
 }
 
 
@@ -57,29 +54,24 @@ class Schedule:
 class EventBus:
     """The default event bus and everything that sends to it or is sent by it."""
 
-    def __init__(self) -> None:
-        self._world: World | None = None
-        self._runtime: LambdaRuntime | None = None
-        self._clock: threading.Thread | None = None
-
-    def install(self, world: World, runtime: LambdaRuntime) -> None:
-        """Deliver from now on, and let schedules tick."""
+    def __init__(self, world: World, runtime: LambdaRuntime) -> None:
         self._world = world
         self._runtime = runtime
+
+    def install(self) -> None:
+        """Deliver from now on, and let schedules tick."""
 
         def send_to_targets(rule: Any, event: Event, transform_input: bool = True) -> None:
             del transform_input
             if rule.state == "ENABLED" and rule.event_pattern.get_pattern():
-                self._offer(rule, _completed(event, world))
+                self._offer(rule, _completed(event, self._world))
 
-        Rule.send_to_targets = send_to_targets  # type: ignore[method-assign]
-        self._clock = threading.Thread(target=self._tick, name="schedules", daemon=True)
-        self._clock.start()
+        patched: Any = Rule
+        patched.send_to_targets = send_to_targets
+        threading.Thread(target=self._tick, name="schedules", daemon=True).start()
 
     def publish(self, event: Event) -> None:
         """Send an event of an AWS service through the default bus."""
-        if self._world is None:
-            return
         complete = _completed(event, self._world)
         for rule in list(
             self._world.backend("events").describe_event_bus("default").rules.values()
@@ -123,10 +115,8 @@ class EventBus:
         self,
         target: dict[str, Any],
         payload: Any,
-        done: Callable[[Answer | None], None] = lambda answer: None,
+        done: Callable[[Answer | None], None] = lambda _answer: None,
     ) -> None:
-        assert self._world is not None
-        assert self._runtime is not None
         arn = target["Arn"]
         service = check_target(arn)
         try:
@@ -148,7 +138,6 @@ class EventBus:
         done(None)
 
     def _schedules(self) -> Iterator[Schedule]:
-        assert self._world is not None
         for rule in list(
             self._world.backend("events").describe_event_bus("default").rules.values()
         ):
@@ -169,7 +158,6 @@ class EventBus:
 
     def _tick(self) -> None:
         """Run each schedule when it is due: a rate first after one interval, as EventBridge."""
-        assert self._world is not None
         due: dict[str, datetime] = {}
         while not self._world.stopping.wait(SCHEDULE_POLL_SECONDS):
             now = datetime.now(UTC)
@@ -182,7 +170,6 @@ class EventBus:
                         self._deliver(target, self._scheduled_input(schedule, target))
 
     def _scheduled_input(self, schedule: Schedule, target: dict[str, Any]) -> Any:
-        assert self._world is not None
         event = {
             "source": schedule.source,
             "detail-type": "Scheduled Event",
@@ -268,7 +255,7 @@ def _completed(event: Event, world: World) -> Event:
 
 
 def _input(target: dict[str, Any], event: Event) -> Any:
-    """What a target gets: its own input, a part of the event, a template filled in, or the event."""
+    """What a target gets: its own input, a part of the event, a filled-in template, or all."""
     if "Input" in target:
         return json.loads(target["Input"])
     if "InputTransformer" in target:

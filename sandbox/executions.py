@@ -78,7 +78,7 @@ CALLER = "StepFunctions"
 """The access key under which the interpreter invokes functions, as the operation log shows it."""
 
 
-class History(EventManager):  # type: ignore[misc]
+class History(EventManager):
     """The events of one execution, which nothing follows once one of them has ended it."""
 
     def __init__(self, on_end: Callable[[ExecutionStatus, dict[str, Any]], None]) -> None:
@@ -105,12 +105,12 @@ class History(EventManager):  # type: ignore[misc]
             status = STATUS_AT_END.get(event_type)
             if status is not None:
                 self.ended = True
-                details = next(iter(event_details.values()), {}) if event_details else {}
+                details: Any = next(iter((event_details or {}).values()), {})
                 self._on_end(status, details)
             return number
 
 
-class Worker(ExecutionWorker):  # type: ignore[misc]
+class Worker(ExecutionWorker):
     """Runs one execution in a thread; its environment and history exist before that starts."""
 
     def start(self, on_end: Callable[[ExecutionStatus, dict[str, Any]], None]) -> None:
@@ -164,10 +164,10 @@ class Worker(ExecutionWorker):  # type: ignore[misc]
         )
 
 
-class TrackedExecution(Execution):  # type: ignore[misc]
+class TrackedExecution(Execution):
     """An execution whose status changes are published as EventBridge events."""
 
-    publish: Callable[[Event], None] = staticmethod(lambda event: None)
+    publish: Callable[[Event], None] = staticmethod(lambda _event: None)
 
     def _get_start_execution_worker(self) -> Worker:
         plain = super()._get_start_execution_worker()
@@ -195,6 +195,7 @@ class TrackedExecution(Execution):  # type: ignore[misc]
 
     def status_change(self) -> Event:
         """The event that Step Functions sends for the present status."""
+        running = self.exec_status == ExecutionStatus.RUNNING
         output = self.output if self.exec_status == ExecutionStatus.SUCCEEDED else None
         return {
             "source": "aws.states",
@@ -206,7 +207,7 @@ class TrackedExecution(Execution):  # type: ignore[misc]
                 "name": self.name,
                 "status": self.status,
                 "startDate": _milliseconds(self.start_date),
-                "stopDate": _milliseconds(self.stop_date) if self.stop_date else None,
+                "stopDate": None if running else _milliseconds(self.stop_date),
                 "input": self.execution_input,
                 "inputDetails": {"included": True},
                 "output": output,
@@ -225,7 +226,7 @@ class TrackedExecution(Execution):  # type: ignore[misc]
 
 def install(publish: Callable[[Event], None], endpoint: str) -> None:
     """Put all of this into moto; ``endpoint`` is where functions are invoked."""
-    TrackedExecution.publish = staticmethod(publish)  # type: ignore[assignment]
+    TrackedExecution.publish = staticmethod(publish)
     parser_models.Execution = TrackedExecution
     _wrap_start()
     response: Any = StepFunctionResponse
@@ -251,8 +252,6 @@ def _parse(definition: str) -> Any:
 def _wrap_start() -> None:
     backend: Any = parser_models.StepFunctionsParserBackend
     plain = backend.start_execution
-    if getattr(plain, "is_sandbox", False):
-        return
 
     def start_execution(
         self: Any,
@@ -267,7 +266,6 @@ def _wrap_start() -> None:
             self, state_machine_arn, name or str(uuid.uuid4()), execution_input, trace_header
         )
 
-    start_execution.is_sandbox = True  # type: ignore[attr-defined]
     backend.start_execution = start_execution
 
 

@@ -211,6 +211,8 @@ class LambdaRuntime:
 
     def invoke(self, name: str, event: Any) -> Answer:
         """Invoke a function and wait for its answer."""
+        if self.world.stopping.is_set():
+            return _failure("Runtime.ExitError", "the sandbox is stopping")
         try:
             worker = self._take(name)
         except OSError as error:

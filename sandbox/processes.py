@@ -294,7 +294,9 @@ def start_process(
 
     Raises CannotStartError with Docker's wording when there is no such program.
     """
-    program = find_program(command[0], environment.get("PATH", os.defpath))
+    # Debian keeps haproxy where only the PATH of root looks.
+    path = environment.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+    program = find_program(command[0], path)
     return subprocess.Popen(
         ["setpriv", "--pdeathsig", "KILL", "--", program, *command[1:]],
         env=dict(environment),

@@ -598,7 +598,8 @@ def _tag_map(tags: list[dict[str, str]]) -> dict[str, str]:
 
 
 def _ip_permission(rule: Properties) -> Properties:
-    permission = {key: rule[key] for key in ("IpProtocol", "FromPort", "ToPort") if key in rule}
+    fields = ("IpProtocol", "FromPort", "ToPort")
+    permission: Properties = {field: rule[field] for field in fields if field in rule}
     description = {"Description": rule["Description"]} if "Description" in rule else {}
     if "SourceSecurityGroupId" in rule:
         group = {"GroupId": rule["SourceSecurityGroupId"], **description}

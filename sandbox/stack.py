@@ -129,7 +129,7 @@ class Stack:
             return [item for item in map(self.resolve, value) if item is not NO_VALUE]
         return value
 
-    def _function(self, name: str, argument: Any) -> Any:
+    def _function(self, name: str, argument: Any) -> Any:  # noqa: C901 - one case a function
         match name:
             case "Ref":
                 return self._ref(argument)

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -44,6 +45,7 @@ PROGRAMS = ("haproxy", "setpriv")
 STATE_FILE = "sandbox.json"
 LOG_FILE = "sandbox.log"
 STACKS = ("template", "infrastructure")
+ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class SandboxError(Exception):
@@ -145,19 +147,18 @@ class Sandbox:
         server = AwsServer()
         self._cleanup.callback(server.stop)
         os.environ["MOTO_PORT"] = str(server.port)
-        bus = EventBus()
         self.world = World(
             network=self._network,
             hosts=self._hosts,
             aws_endpoint=server.endpoint,
             work_directory=work,
             log_directory=self.build_dir,
-            publish=bus.publish,
+            publish=lambda event: bus.publish(event),
         )
         # All of these replace parts of moto, so they come before the first request.
         containers = ProcessRuntime(work)
-        images = Images(self.world)
-        scheduler = ecs.install(self.world, images, containers)
+        self.images = Images(self.world)
+        scheduler = ecs.install(self.world, self.images, containers)
         self._cleanup.callback(scheduler.join)
         plane = alb.install(self.world, containers.launch)
         self._cleanup.callback(plane.join)
@@ -166,48 +167,52 @@ class Sandbox:
         functions = LambdaRuntime(self.world, code, logging.getLogger("sandbox.function").info)
         self._cleanup.callback(functions.stop)
         functions.install()
+        bus = EventBus(self.world, functions)
+        bus.install()
         executions.install(bus.publish, server.endpoint)
-        bus.install(self.world, functions)
         self._create_stacks(functions)
-        functions.warm()
         server.workflow.callers = {
             executions.CALLER,
             *(function.logical_id for function in functions.functions.values()),
         }
         control = Control(
-            self.world, server.workflow, bus, images, plane, self._configuration["router"]
+            self.world, server.workflow, bus, self.images, plane, self._configuration["router"]
         )
         server.front.routes = control.routes()
         self._write_description()
 
     def _create_stacks(self, functions: LambdaRuntime) -> None:
-        """Make what the service runs on and its configuration, then the deployer."""
+        """Make the deployer, and while its functions start, what the service runs on."""
         service = self._configuration["service"]
-        infrastructure = Stack(
-            service,
-            load(self._example / "infrastructure.yaml"),
-            self.world,
-            self._parameters["infrastructure"],
-        )
-        infrastructure.create(Resources(self.world, functions, service, ROOT).create)
-        self.world.client("ssm").put_parameter(
-            Name=f"{PARAMETER_PREFIX}/{service}", Value=self._text, Type="String"
-        )
         deployer = Stack(
             STACK_NAME, load(ROOT / "template.yaml"), self.world, self._parameters["template"]
         )
         deployer.create(Resources(self.world, functions, STACK_NAME, ROOT).create)
         self.outputs = deployer.outputs()
+        with ThreadPoolExecutor(max_workers=1) as background:
+            warm = background.submit(functions.warm)
+            infrastructure = Stack(
+                service,
+                load(self._example / "infrastructure.yaml"),
+                self.world,
+                self._parameters["infrastructure"],
+            )
+            infrastructure.create(Resources(self.world, functions, service, ROOT).create)
+            self.world.client("ssm").put_parameter(
+                Name=f"{PARAMETER_PREFIX}/{service}", Value=self._text, Type="String"
+            )
+            warm.result()
 
     def _start_log(self) -> None:
-        logger = logging.getLogger("sandbox")
         handler = logging.FileHandler(self.build_dir / LOG_FILE, mode="w")
         handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
         self._cleanup.callback(handler.close)
-        self._cleanup.callback(logger.removeHandler, handler)
+        for name, level in (("sandbox", logging.INFO), ("moto", logging.CRITICAL)):
+            logger = logging.getLogger(name)
+            logger.addHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = False
+            self._cleanup.callback(logger.removeHandler, handler)
 
     def _write_description(self) -> None:
         target = self.build_dir / STATE_FILE
@@ -236,16 +241,20 @@ class Sandbox:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Make SIGTERM what Ctrl-C is: a KeyboardInterrupt in the main thread."""
+    """Make SIGTERM what Ctrl-C is: a KeyboardInterrupt in the main thread.
+
+    SIGINT is set too: a shell without job control starts background programs with it ignored.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in ENDING}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -254,9 +263,7 @@ def uninterrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {
-        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
     try:
         yield
     finally:
@@ -278,7 +285,7 @@ def _overridden(text: str, overrides: Mapping[str, Any]) -> tuple[str, dict[str,
             parameters[first][rest] = value
             continue
         *parents, last = path.split(".")
-        place = changed
+        place: Any = changed
         for name in parents:
             place = place.get(name, {}) if isinstance(place, dict) else {}
         if not isinstance(place, dict) or not place:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from moto.backends import get_backend
 
 ACCOUNT_ID = "123456789012"
 REGION = "ap-northeast-1"
+_making = threading.Lock()
 
 Event = dict[str, Any]
 
@@ -64,7 +66,7 @@ class World:
 
     def backend(self, service: str) -> Any:
         """moto's backend (its state, without HTTP) of a service, such as ``ecs`` or ``elbv2``."""
-        backends: Any = get_backend(service)  # type: ignore[call-overload]
+        backends: Any = get_backend(service)
         return backends[self.account_id][self.region]
 
     def client(self, service: str) -> Any:
@@ -82,15 +84,29 @@ def make_client(
 ) -> Any:
     """A boto3 client for the API at ``endpoint`` that never retries: what fails shows.
 
-    ``access_key`` is the name under which the operation log lists its calls.
+    ``access_key`` is the name under which the operation log lists its calls. Asking again gives
+    the same client; threads can share it.
     """
-    session = boto3.session.Session(
-        aws_access_key_id=access_key, aws_secret_access_key="sandbox", region_name=region
-    )
-    return session.client(  # type: ignore[call-overload]
+    with _making:
+        return _make_client(service, endpoint, region, access_key, read_timeout)
+
+
+@functools.cache
+def _make_client(
+    service: str, endpoint: str, region: str, access_key: str, read_timeout: float
+) -> Any:
+    return _session(region).client(  # type: ignore[call-overload]
         service,
         endpoint_url=endpoint,
+        aws_access_key_id=access_key,
+        aws_secret_access_key="sandbox",
         config=Config(
             retries={"total_max_attempts": 1}, max_pool_connections=50, read_timeout=read_timeout
         ),
     )
+
+
+@functools.cache
+def _session(region: str) -> boto3.session.Session:
+    """One session for all clients: it keeps the models of the services that it has read."""
+    return boto3.session.Session(region_name=region)

@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from bluegreen.color import Color
 from bluegreen.errors import InvalidConfiguration
+from bluegreen.pace import LONGEST_SECONDS
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 EnvironmentVariable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-# A check has to come round often enough to renew the lock's lease (LEASE_SECONDS, 600 at least).
-PollInterval = Annotated[int, Field(ge=1, le=300)]
+PollInterval = Annotated[int, Field(ge=1, le=LONGEST_SECONDS)]
 
 
 class _Section(BaseModel):

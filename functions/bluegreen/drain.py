@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -60,8 +59,3 @@ def next_step(facts: Facts, now: float) -> Decision:
 def still_registered(targets: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The targets that nobody has deregistered yet."""
     return [target for target in targets if target["TargetHealth"]["State"] not in LEAVING]
-
-
-def wait_seconds(until_quiet: float, interval: int) -> int:
-    """Until the next look: not past the end of the quiet time, and at least a second."""
-    return max(1, min(interval, math.ceil(until_quiet))) if until_quiet > 0 else 1

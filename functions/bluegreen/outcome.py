@@ -60,7 +60,12 @@ def decide(data: Mapping[str, Any]) -> Outcome:
             reason = f"{reason_of(failure)}\n{rollback['reason']}"
             return Outcome(word, failure["Error"], reason, good=False)
         started = data.get("recovery", {}).get("reason", "asked for")
-        return Outcome(word, "", f"{started}; {rollback['reason']}", good=word == "rolled_back")
+        return Outcome(
+            word,
+            "" if word == "rolled_back" else "TrafficChanged",
+            f"{started}; {rollback['reason']}",
+            good=word == "rolled_back",
+        )
     if data.get("deployment", {}).get("decision") == "nothing_to_do":
         return Outcome("nothing_to_do", "", "this is what is live already", good=True)
     if drain_failure := data.get("drain_failure"):

@@ -10,6 +10,8 @@ from bluegreen.color import Color
 from bluegreen.configuration import Colors
 from bluegreen.errors import DeploymentRefused
 
+_LONGEST_STICKINESS = 24 * 60 * 60
+
 
 def check_services(
     colors: Colors, services: Mapping[Color, Mapping[str, Any]], groups: Mapping[Color, str]
@@ -40,12 +42,24 @@ def check_services(
         raise DeploymentRefused("\n".join(findings))
 
 
+def check_stickiness(seconds: int) -> None:
+    """A drain waits as long as group stickiness keeps users on the old colour.
+
+    Raises DeploymentRefused when that is longer than a day.
+    """
+    if seconds > _LONGEST_STICKINESS:
+        raise DeploymentRefused(
+            f"group stickiness keeps users on a colour for {seconds} s, and the old colour would "
+            f"have to wait for them; set it to {_LONGEST_STICKINESS} s at most, or off"
+        )
+
+
 def check_capacity(
     instances: Sequence[Mapping[str, Any]], needs: Needs, wanted: int, leftovers: int
 ) -> None:
     """The idle colour has to fit on the container instances.
 
-    leftovers: tasks that the idle colour still runs from before; they end first and make room.
+    leftovers: tasks of the idle colour that have not stopped yet; they end first and make room.
     Raises DeploymentRefused.
     """
     room = tasks_that_fit(instances, needs) + leftovers

@@ -134,25 +134,37 @@ class Store:
             },
         )
 
-    def close(self, deployment_id: str, outcome: str, reason: str, now: float) -> None:
-        """Record how a deployment ended; a request that was never one leaves no record."""
+    def close(self, deployment_id: str, outcome: str, reason: str, now: float, fencing: int) -> str:
+        """Record how a deployment ended, and return the outcome that stands in the end.
+
+        That is another one when a later holder of the lock has closed it already: a deployment
+        that was rolled back while its old colour was warm does not become a success when its own
+        execution wakes up. A request that was never a deployment leaves no record.
+        """
         try:
             self._client.update_item(
                 TableName=self._table,
                 Key=_key(f"deployment#{deployment_id}"),
                 UpdateExpression=(
-                    "SET phase = :ended, outcome = :outcome, reason = :reason, ended_at = :now"
+                    "SET phase = :ended, outcome = :outcome, reason = :reason, "
+                    "ended_at = :now, closed_by = :fencing"
                 ),
-                ConditionExpression="attribute_exists(pk)",
+                ConditionExpression=(
+                    "attribute_exists(pk) AND "
+                    "(attribute_not_exists(closed_by) OR closed_by <= :fencing)"
+                ),
                 ExpressionAttributeValues={
                     ":ended": {"S": "ended"},
                     ":outcome": {"S": outcome},
                     ":reason": {"S": reason},
                     ":now": _number(now),
+                    ":fencing": {"N": str(fencing)},
                 },
             )
         except self._client.exceptions.ConditionalCheckFailedException:
-            return
+            record = self.read(deployment_id)
+            return record.outcome if record and record.outcome else outcome
+        return outcome
 
     # Locks
 

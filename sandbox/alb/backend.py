@@ -79,6 +79,8 @@ class AlbBackend(ELBv2Backend):
             alpn_policy,
             tags,
         )
+        if protocol == "HTTP":  # nothing of TLS is shown then
+            listener.ssl_policy = listener.alpn_policy = None
         self._changed()
         return listener
 

@@ -40,7 +40,6 @@ from sandbox.world import World
 
 TICK_SECONDS = 0.05
 FOLLOW_SECONDS = 0.05
-EMPTY = Slot("127.0.0.1", 1, Mode.EMPTY)
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shlex
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -249,6 +247,8 @@ class TaskRunner:
         if all(c.status != "RUNNING" for c in task.containers):
             for container in task.containers:
                 container.status = "STOPPED"
+                if container.probe is not None and container.probe.process is not None:
+                    container.probe.process.kill()
             task.move(LastStatus.DEPROVISIONING, "executionStoppedAt")
 
     def _override(self, task: Task, name: str) -> dict[str, Any]:
@@ -315,29 +315,28 @@ def _probe(container: ContainerState, probe: HealthProbe) -> None:
     check = container.definition["healthCheck"]
     now = time.monotonic()
     if probe.process is None:
-        if now >= probe.due and container.running is not None:
-            kind, *command = check["command"]
-            shell = ["/bin/sh", "-c", *command] if kind == "CMD-SHELL" else command
-            if kind not in ("CMD", "CMD-SHELL"):
-                shell = shlex.split(" ".join(check["command"]))
-            try:
-                probe.process = container.running.run(shell)
-            except CannotStartError:
-                probe.failures += 1
-                probe.due = now + float(check.get("interval", 30))
-            probe.deadline = now + float(check.get("timeout", 5))
-    else:
+        if now < probe.due or container.running is None:
+            return
+        kind, *command = check["command"]
+        if kind == "CMD-SHELL":
+            command = ["/bin/sh", "-c", *command]
+        probe.deadline = now + float(check.get("timeout", 5))
         try:
-            code = probe.process.wait(0)
-        except subprocess.TimeoutExpired:
-            if now < probe.deadline:
-                return
-            probe.process.kill()
-            code = probe.process.wait()
+            probe.process = container.running.run(command)
+        except CannotStartError:
+            code = 1
+        else:
+            return
+    else:
+        ended = probe.process.poll()
+        if ended is None and now < probe.deadline:
+            return
+        probe.process.kill()
+        code = probe.process.wait()
         probe.process = None
-        probe.due = now + float(check.get("interval", 30))
-        probe.failures = probe.failures + 1 if code else 0
-        if code == 0:
-            container.health = "HEALTHY"
-    if probe.failures >= int(check.get("retries", 3)):
+    probe.due = now + float(check.get("interval", 30))
+    probe.failures = probe.failures + 1 if code else 0
+    if code == 0:
+        container.health = "HEALTHY"
+    elif probe.failures >= int(check.get("retries", 3)):
         container.health = "UNHEALTHY"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -9,15 +10,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import boto3
+import requests
+import yaml
 from botocore.config import Config
 
 from sandbox.load import Load, Result
@@ -73,16 +75,25 @@ class Running:
         for name, value in {**QUICK, **self.settings}.items():
             command += ["--set", f"{name}={value}"]
         self.build_dir.mkdir(parents=True, exist_ok=True)
-        self._output = (self.build_dir / "output.txt").open("w")
-        self._process = subprocess.Popen(
-            command, cwd=ROOT, stdout=self._output, stderr=subprocess.STDOUT, text=True
-        )
+        with (self.build_dir / "output.txt").open("w") as output:
+            temporary = self.build_dir / "tmp"
+            temporary.mkdir(exist_ok=True)
+            self._process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, "TMPDIR": str(temporary)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                # A test run that is killed takes its sandbox with it.
+                preexec_fn=_end_with_parent,
+            )
         state = self.build_dir / "sandbox.json"
         deadline = time.monotonic() + READY_SECONDS
         while not state.exists():
-            assert self._process.poll() is None and time.monotonic() < deadline, (
-                self.build_dir / "output.txt"
-            ).read_text()
+            said = (self.build_dir / "output.txt").read_text()
+            assert self._process.poll() is None, said
+            assert time.monotonic() < deadline, said
             time.sleep(0.1)
         self._about = json.loads(state.read_text())
         self.push("v1")
@@ -90,9 +101,7 @@ class Running:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         assert self._process
         self._process.send_signal(how)
-        status = self._process.wait(30)
-        self._output.close()
-        return status
+        return self._process.wait(30)
 
     # What people and tests do
 
@@ -166,9 +175,7 @@ class Running:
     def wait_until_unlocked(self, seconds: float = 60) -> None:
         """Until nobody holds the lock and no execution runs any more."""
         deadline = time.monotonic() + seconds
-        while "held" in self.lock() or any(
-            one["status"] == "RUNNING" for one in self.executions()
-        ):
+        while "held" in self.lock() or any(one["status"] == "RUNNING" for one in self.executions()):
             assert time.monotonic() < deadline, (self.lock(), self.executions()[:3])
             time.sleep(0.1)
 
@@ -185,6 +192,25 @@ class Running:
             yield
         finally:
             self.control("DELETE", "faults", {})
+
+    @contextmanager
+    def configured(self, settings: dict[str, Any]) -> Iterator[None]:
+        """Another service configuration for a while, by dotted path: {"drain.seconds": 5}."""
+        ssm = self.client("ssm")
+        name = "/bluegreen/services/web"
+        text = ssm.get_parameter(Name=name)["Parameter"]["Value"]
+        document = yaml.safe_load(text)
+        for path, value in settings.items():
+            *sections, key = path.split(".")
+            place = document
+            for section in sections:
+                place = place[section]
+            place[key] = value
+        ssm.put_parameter(Name=name, Value=yaml.safe_dump(document), Overwrite=True)
+        try:
+            yield
+        finally:
+            ssm.put_parameter(Name=name, Value=text, Overwrite=True)
 
     @contextmanager
     def under_load(self) -> Iterator[None]:
@@ -297,10 +323,37 @@ class Running:
             "scaling": self.scaling(),
         }
 
-    def answer(self) -> dict[str, str]:
+    def wait_for_world(self, wanted: dict[str, Any], seconds: float = 10) -> None:
+        """Tasks that were restored may still be starting."""
+        deadline = time.monotonic() + seconds
+        while (found := self.world()) != wanted:
+            assert time.monotonic() < deadline, (found, wanted)
+            time.sleep(0.2)
+
+    def stop_idle(self) -> None:
+        """End what a test has left on the idle colour."""
+        (idle,) = (color for color, weight in self.weights().items() if not weight)
+        ecs = self.client("ecs")
+        ecs.update_service(cluster="web", service=f"web-{idle}", desiredCount=0)
+        for _ in range(100):
+            tasks = [
+                arn
+                for status in ("RUNNING", "STOPPED")
+                for arn in ecs.list_tasks(
+                    cluster="web", serviceName=f"web-{idle}", desiredStatus=status
+                )["taskArns"]
+            ]
+            described = ecs.describe_tasks(cluster="web", tasks=tasks)["tasks"] if tasks else []
+            if all(task["lastStatus"] == "STOPPED" for task in described):
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"tasks of {idle} do not stop")
+
+    def answer(self) -> Mapping[str, str]:
         """Headers of an answer through the load balancer."""
-        with urlopen(self.url, timeout=5) as response:
-            return dict(response.headers)
+        response = requests.get(self.url, timeout=5)
+        response.raise_for_status()
+        return response.headers
 
     def lock(self) -> dict[str, Any]:
         return self._item("lock#web")
@@ -318,13 +371,11 @@ class Running:
         return {key: next(iter(value.values())) for key, value in item.items()}
 
     def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        request = Request(
-            f"{self.endpoint}/_sandbox/{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
+        response = requests.request(
+            method, f"{self.endpoint}/_sandbox/{path}", json=body, timeout=30
         )
-        with urlopen(request, timeout=30) as response:
-            return json.load(response)
+        response.raise_for_status()
+        return response.json()
 
     def client(self, service: str) -> Any:
         return _client(service, self.endpoint)
@@ -340,6 +391,11 @@ def _client(service: str, endpoint: str) -> Any:
         aws_secret_access_key="test",
         config=Config(retries={"total_max_attempts": 3}, max_pool_connections=20),
     )
+
+
+def _end_with_parent() -> None:
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def assert_nothing_lost(result: Result) -> None:

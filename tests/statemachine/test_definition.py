@@ -265,7 +265,12 @@ def test_task_tries_transient_errors_again_like_every_other(name: str) -> None:
 
 def test_the_others_are_not_tried_again() -> None:
     """Trying again what was refused, or decided, repeats it; the wildcards would."""
-    tried = {error for name in TASKS for error in TASKS[name]["Retry"][0]["ErrorEquals"]}
+    tried = {
+        error
+        for state in DEFINITION.states.values()
+        for retrier in state.get("Retry", [])
+        for error in retrier["ErrorEquals"]
+    }
     ours = {error for error in tried if "." not in error}
     assert ours == {"AwsUnavailable"}
     assert not tried & {"States.ALL", "States.TaskFailed", "States.Permissions"}
@@ -379,8 +384,9 @@ def test_recovery_settles_longer_than_a_function_may_run(
     template: dict[str, Any], functions: dict[str, dict[str, Any]]
 ) -> None:
     everywhere = template["Globals"]["Function"]
+    parameter = everywhere["Environment"]["Variables"]["SETTLE_SECONDS"]["Ref"]
     longest = max(one.get("Timeout", everywhere["Timeout"]) for one in functions.values())
-    assert int(everywhere["Environment"]["Variables"]["SETTLE_SECONDS"]) > longest
+    assert template["Parameters"][parameter]["Default"] > longest
 
 
 # What the states say to each other
@@ -455,6 +461,14 @@ def test_the_request_decides_where_to_begin() -> None:
     assert path == "$.request.action"
     assert values == set(get_args(get_type_hints(RollBackRequest)["action"]))
     assert not values & set(get_args(get_type_hints(DeployRequest)["action"]))
+
+
+def test_the_request_may_lack_what_is_asked_of_it() -> None:
+    """A Choice that compares what is not there fails the execution, and no Catch sees that."""
+    (choice,) = [one.source for one in DEFINITION.transitions if one.target == "PlanRollBack"]
+    for rule in CHOICES[choice]["Choices"]:
+        first, *_ = rule["And"]
+        assert first == {"Variable": "$.request.action", "IsPresent": True}
 
 
 @pytest.mark.parametrize("name", BY_DEFAULT)

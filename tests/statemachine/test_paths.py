@@ -589,6 +589,7 @@ def test_a_request_cannot_say_what_states_say(
         TooSlow(),
         Raised("AwsUnavailable", "ThrottlingException"),
         Raised(None, "no type"),
+        Raised("Sandbox.Timedout", "Task timed out after 30.00 seconds"),
     ],
     ids=str,
 )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bluegreen.drain import Facts, next_step, still_registered, wait_seconds
+from bluegreen.drain import Facts, next_step, still_registered
 
 
 def target(state: str) -> dict[str, Any]:
@@ -191,13 +191,3 @@ def test_a_drain_that_outlasts_the_deadline_gets_the_time_to_stop() -> None:
     """
     old = OldColor(tasks=2, draining=3600, stopping=30)
     assert old.drain() == "done", old.log[-3:]
-
-
-@pytest.mark.parametrize(
-    ("until_quiet", "interval", "seconds"),
-    [(30.0, 5, 5), (3.2, 5, 4), (0.1, 5, 1), (0.0, 5, 1), (-10.0, 5, 1), (100.0, 300, 100)],
-)
-def test_the_next_look_is_not_past_the_end_of_the_quiet_time(
-    until_quiet: float, interval: int, seconds: int
-) -> None:
-    assert wait_seconds(until_quiet, interval) == seconds

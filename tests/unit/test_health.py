@@ -112,14 +112,17 @@ def test_03_a_probe_that_fails_keeps_healthy_targets_waiting() -> None:
 # 7: the wrong ECS deployment watched
 
 
-def test_07_a_deployment_that_the_service_no_longer_lists_is_given_up() -> None:
-    found = verdict(replace(HEALTHY, deployment=None))
+def test_07_a_service_that_somebody_else_updated_is_given_up_though_tasks_look_fine() -> None:
+    found = verdict(replace(HEALTHY, replaced_by="arn:aws:ecs:eu-west-1:1:task-definition/web:7"))
     assert found.status == "failed"
     assert "somebody else, or ECS itself, has updated the service" in found.reason
+    assert "task-definition/web:7" in found.reason
 
 
-def test_07_a_deployment_that_another_one_replaced_is_given_up_though_tasks_look_fine() -> None:
-    assert verdict(replace(HEALTHY, deployment={"status": "ACTIVE"})).status == "failed"
+def test_07_a_deployment_that_is_not_listed_yet_is_unknown_and_waited_for() -> None:
+    unknown = replace(HEALTHY, deployment=None)
+    assert verdict(unknown) == Verdict("waiting", "ECS does not list the deployment yet")
+    assert verdict(unknown, now=DEADLINE).status == "failed"
 
 
 def test_a_deployment_that_the_circuit_breaker_gave_up_is_given_up() -> None:
@@ -227,7 +230,7 @@ def test_24_a_target_without_a_reason_says_so() -> None:
 
 def test_24_a_death_is_told_whatever_the_verdict_was_for() -> None:
     for broken in (
-        replace(HEALTHY, deployment=None, died=["exit code 137"]),
+        replace(HEALTHY, replaced_by="web:7", died=["exit code 137"]),
         replace(HEALTHY, deployment={"status": "PRIMARY", "rolloutState": "FAILED"}, died=["137"]),
         replace(HEALTHY, events=["unable to assume the role"], died=["137"]),
     ):

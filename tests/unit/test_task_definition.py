@@ -21,9 +21,15 @@ from bluegreen.task_definition import (
 )
 
 DIGEST = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/web@sha256:" + "a" * 64
+
+
+def members(shape: Any) -> list[str]:
+    return list(shape.members)
+
+
 ECS = botocore.session.get_session().get_service_model("ecs")
-OUTPUT_ONLY = set(ECS.shape_for("TaskDefinition").members) - set(
-    ECS.operation_model("RegisterTaskDefinition").input_shape.members
+OUTPUT_ONLY = set(members(ECS.shape_for("TaskDefinition"))) - set(
+    members(ECS.operation_model("RegisterTaskDefinition").input_shape)
 )
 
 json_values = st.recursive(
@@ -31,6 +37,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=5,
 )
+flags = st.booleans()
 container_extras = st.dictionaries(
     st.sampled_from(["cpu", "memory", "essential", "command", "logConfiguration", "newField"]),
     json_values,
@@ -54,7 +61,8 @@ def containers(draw: st.DrawFn, name: str) -> dict[str, Any]:
         "portMappings": [{"containerPort": 8000, "hostPort": 18081, "protocol": "tcp"}],
         **draw(container_extras),
     }
-    if environment or draw(st.booleans()):
+    written: bool = draw(flags)
+    if environment or written:
         container["environment"] = [{"name": key, "value": environment[key]} for key in environment]
     return container
 

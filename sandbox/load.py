@@ -1,0 +1,153 @@
+"""Traffic on a service, and an account of every request: drives wrk.
+
+Two wrk processes share the rate: one keeps its connections open, the other asks for
+``Connection: close`` and opens a new one for each request. A request has failed when it was
+answered with anything but 2xx, when its connection could not be opened or broke, when it took
+longer than TIMEOUT_SECONDS, or when it was never answered.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SCRIPT = Path(__file__).with_name("load.lua")
+CONNECTIONS = 24
+TIMEOUT_SECONDS = 5
+LONGEST_SECONDS = 24 * 3600
+LATENCY_SECONDS = 0.002
+"""How long an answer takes, roughly, which comes on top of the pause between two requests."""
+MODES = {"keep-alive": [], "close": ["--header", "Connection: close"]}
+
+
+class LoadError(Exception):
+    """The load generator could not run; the message says why."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What happened to all requests.
+
+    ``errors`` counts failed requests by what went wrong (``connect``, ``read``, ``write``,
+    ``timeout``, ``unanswered``, ``status 503``, …). ``seconds`` is how long
+    requests were sent, ``rate`` how many a second; ``p50`` and
+    ``p99`` (milliseconds) are those of the slower half of the clients.
+    """
+
+    total: int
+    failed: int
+    by_color: dict[str, int]
+    errors: dict[str, int]
+    rate: float
+    seconds: float
+    p50: float
+    p99: float
+
+
+@dataclass
+class Load:
+    """Requests to ``url`` at ``rate`` a second, from ``start`` to ``stop``.
+
+    Start it from a thread that lives as long as the load: wrk dies with it.
+    """
+
+    url: str
+    rate: float = 800.0
+    _processes: list[subprocess.Popen[str]] = field(default_factory=list)
+    _directory: Path | None = None
+    _began: float = 0.0
+
+    def start(self) -> None:
+        """Begin to send. Raises LoadError when wrk is missing."""
+        if shutil.which("wrk") is None:
+            raise LoadError("wrk is missing: apt-get install wrk")
+        self._directory = Path(tempfile.mkdtemp(prefix="ecs-bluegreen-load-"))
+        pause = max(0.0, CONNECTIONS / (self.rate / len(MODES)) - LATENCY_SECONDS)
+        self._processes = [
+            subprocess.Popen(
+                [
+                    *("setpriv", "--pdeathsig", "KILL", "--"),
+                    *("wrk", "--threads", "1", "--connections", str(CONNECTIONS)),
+                    *("--duration", str(LONGEST_SECONDS), "--timeout", str(TIMEOUT_SECONDS)),
+                    *("--script", str(SCRIPT), *options, self.url),
+                    *("--", str(pause * 1000), str(self._directory / "stop")),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+            for options in MODES.values()
+        ]
+        self._began = time.monotonic()
+
+    def stop(self, grace: float = 1.0) -> Result:
+        """Send nothing more, give what is under way ``grace`` seconds, and count.
+
+        Raises LoadError when wrk gave no result.
+        """
+        assert self._directory is not None
+        (self._directory / "stop").touch()
+        seconds = time.monotonic() - self._began
+        time.sleep(grace)
+        reports = []
+        try:
+            for process in self._processes:
+                process.send_signal(signal.SIGINT)
+            for process in self._processes:
+                output, _ = process.communicate(timeout=30)
+                reports.append(_report(output))
+        finally:
+            self.kill()
+        return _result(reports, seconds)
+
+    def kill(self) -> None:
+        """End it without a result; can be called again."""
+        for process in self._processes:
+            process.kill()
+            process.wait()
+        self._processes = []
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _report(output: str) -> dict[str, Any]:
+    for line in output.splitlines():
+        if line.startswith("RESULT "):
+            report: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
+            return report
+    raise LoadError(f"wrk gave no result: {output.strip()}")
+
+
+def _result(reports: list[dict[str, Any]], seconds: float) -> Result:
+    errors: Counter[str] = Counter()
+    by_color: Counter[str] = Counter()
+    for report in reports:
+        by_color.update(report["by_color"])
+        broken = report["read"] + report["write"]
+        for kind in ("connect", "read", "write", "timeout"):
+            errors[kind] += report[kind]
+        errors["unanswered"] += max(0, report["sent"] - report["answered"] - broken)
+        for status, count in report["by_status"].items():
+            if not status.startswith("2"):
+                errors[f"status {status}"] += count
+    total = sum(report["sent"] + report["connect"] for report in reports)
+    return Result(
+        total=total,
+        failed=errors.total(),
+        by_color=dict(by_color),
+        errors={kind: count for kind, count in errors.items() if count},
+        rate=total / seconds,
+        seconds=seconds,
+        p50=max(report["p50"] for report in reports) / 1000,
+        p99=max(report["p99"] for report in reports) / 1000,
+    )

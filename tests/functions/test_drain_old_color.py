@@ -1,0 +1,187 @@
+"""DrainOldColor: the old colour ends in peace, and the traffic is never touched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bluegreen.errors import AwsUnavailable, DeploymentRefused, DrainFailed, LockHeld, LockLost
+from tests.functions.world import BLUE, GREEN, START, World, execution_arn
+
+
+@pytest.fixture
+def data(world: World) -> dict[str, Any]:
+    for color in (BLUE, GREEN):
+        world.scalable(color, suspended=color is GREEN)
+    return world.baked()
+
+
+def drain(world: World, data: dict[str, Any]) -> dict[str, Any]:
+    """One pass; its answer is what the next one sees."""
+    data["drain"] = world.run("drain_old_color", data)
+    answer: dict[str, Any] = data["drain"]
+    return answer
+
+
+def keep_warm(data: dict[str, Any], seconds: int) -> None:
+    data["deployment"]["configuration"]["drain"]["keep_warm_seconds"] = seconds
+
+
+def test_06_wait_then_deregister_then_stop(world: World, data: dict[str, Any]) -> None:
+    task = world.add_task(BLUE)
+    assert drain(world, data)["reason"] == "requests in flight may take another 50 s"
+    assert world.health[BLUE] == ["healthy", "healthy"]
+    world.now += 50
+    assert drain(world, data)["reason"] == "2 targets to deregister"
+    assert world.health[BLUE] == ["draining", "draining"]
+    assert world.service(BLUE)["desiredCount"] == 2
+    assert drain(world, data)["reason"] == "2 targets are draining"
+    assert world.service(BLUE)["desiredCount"] == 2
+    world.health[BLUE] = []
+    assert drain(world, data)["status"] == "waiting"
+    assert world.service(BLUE)["desiredCount"] == 0
+    task.last_status, task.desired_status = "STOPPING", "STOPPED"
+    assert drain(world, data)["reason"] == "1 tasks of the old colour are stopping"
+    task.last_status = "STOPPED"
+    assert drain(world, data)["status"] == "done"
+    assert world.weights() == {BLUE: 0, GREEN: 100}
+    assert world.service(GREEN)["desiredCount"] == 2
+
+
+def test_12_scaling_goes_with_the_role(world: World, data: dict[str, Any]) -> None:
+    drain(world, data)
+    assert world.suspended(BLUE)
+    assert not world.suspended(GREEN)
+
+
+def test_a_fault_in_the_middle_is_gone_through_again(world: World, data: dict[str, Any]) -> None:
+    world.fault("application_autoscaling", "RegisterScalableTarget", "error500")
+    with pytest.raises(AwsUnavailable):
+        world.run("drain_old_color", data)
+    drain(world, data)
+    assert (world.suspended(BLUE), world.suspended(GREEN)) == (True, False)
+
+
+def test_12_a_pending_change_of_scaling_passes(world: World, data: dict[str, Any]) -> None:
+    """ConcurrentUpdateException: RegisterScalableTarget while another change is pending."""
+    world.fault("application_autoscaling", "RegisterScalableTarget", "concurrent_update")
+    with pytest.raises(AwsUnavailable):
+        world.run("drain_old_color", data)
+
+
+def test_an_old_colour_that_gets_traffic_again_is_left_alone(
+    world: World, data: dict[str, Any]
+) -> None:
+    world.set_weights({BLUE: 10, GREEN: 90})
+    world.now += 100
+    with pytest.raises(DrainFailed, match="blue: the old colour has weight 10 again"):
+        drain(world, data)
+    assert world.health[BLUE] == ["healthy", "healthy"]
+    assert world.service(BLUE)["desiredCount"] == 2
+
+
+def test_22_traffic_that_somebody_put_back_is_no_success_of_the_new_colour(
+    world: World, data: dict[str, Any]
+) -> None:
+    """The outcome must not claim that the new colour is live when the old one has all traffic."""
+    world.set_weights({BLUE: 100, GREEN: 0})
+    with pytest.raises(DrainFailed) as failed:
+        drain(world, data)
+    caught = {"Error": "DrainFailed", "Cause": str(failed.value)}
+    answer = world.run("record_outcome", {**data, "drain_failure": caught})
+    assert answer["outcome"] != "succeeded"
+    assert "the new colour is live" not in answer["cause"]
+
+
+def test_the_very_first_deployment_has_nothing_to_drain(world: World) -> None:
+    world.set_weights({BLUE: 0, GREEN: 0})
+    world.scale(BLUE, 0)
+    answer = drain(world, world.plan())
+    assert (answer["status"], answer["reason"]) == ("done", "there was no old colour")
+
+
+def test_an_old_colour_that_is_kept_warm_stays_as_it_is(world: World, data: dict[str, Any]) -> None:
+    keep_warm(data, 3600)
+    world.now += 50
+    answer = drain(world, data)
+    assert (answer["status"], answer["wait_seconds"]) == ("waiting", 3600)
+    assert world.lock.warm
+    assert world.health[BLUE] == ["healthy", "healthy"]
+    world.now += 3600
+    assert drain(world, data)["reason"] == "2 targets to deregister"
+    assert not world.lock.warm
+
+
+def test_06_a_colour_is_not_left_to_the_next_deployment_before_it_is_quiet(
+    world: World, data: dict[str, Any]
+) -> None:
+    """The next deployment ends what runs on its idle colour at once. Until requests in flight
+    and the load balancer's lag are over, that would cut users off.
+    """
+    keep_warm(data, 3600)
+    drain(world, data)
+    world.now += 1
+    with pytest.raises(LockHeld):
+        world.store.acquire("web", "d-2", execution_arn("d-2"), world.now)
+
+
+def test_a_warm_colour_that_the_next_deployment_took_is_no_longer_ours(
+    world: World, data: dict[str, Any]
+) -> None:
+    keep_warm(data, 3600)
+    world.now += 50
+    drain(world, data)
+    world.plan("d-2", images={"web": "v1"})
+    world.now += 3600
+    assert drain(world, data)["reason"] == "the next deployment has taken the old colour over"
+    assert world.service(BLUE)["desiredCount"] == 2
+    assert world.lock.deployment_id == "d-2"
+
+
+@pytest.mark.parametrize("next_", ["refused", "nothing_to_do"])
+def test_a_next_deployment_that_changed_nothing_does_not_leave_the_warm_colour_running(
+    world: World, data: dict[str, Any], next_: str
+) -> None:
+    """It takes the warm lock over, finds nothing to do, and gives the lock back: somebody still
+    has to end the old colour.
+    """
+    keep_warm(data, 3600)
+    world.now += 50
+    drain(world, data)
+    if next_ == "refused":
+        world.scale(GREEN, 9)
+        with pytest.raises(DeploymentRefused):
+            world.plan("d-2", images={"web": "v1"})
+        second = {"request": {"service": "web"}, "rollback": {"status": "nothing_to_restore"}}
+        second |= {"failure": {"Error": "DeploymentRefused", "Cause": "it does not fit"}}
+    else:
+        second = world.plan("d-2")
+        assert second["deployment"]["decision"] == "nothing_to_do"
+    world.run("record_outcome", second, "d-2")
+    world.now += 3600
+    for _ in range(5):
+        if drain(world, data)["status"] == "done":
+            break
+        if "draining" in world.health[BLUE]:
+            world.health[BLUE] = []
+    assert world.service(BLUE)["desiredCount"] == 0, data["drain"]["reason"]
+
+
+def test_a_drain_that_lost_its_lock_touches_nothing(world: World, data: dict[str, Any]) -> None:
+    world.store.take_over(world.lock, "d-1", execution_arn("recovery"), START)
+    world.now += 100
+    with pytest.raises(LockLost):
+        drain(world, data)
+    assert world.health[BLUE] == ["healthy", "healthy"]
+
+
+def test_23_a_drain_that_recovery_takes_up_waits_from_then_on(
+    world: World, data: dict[str, Any]
+) -> None:
+    """Nobody knows any more when the switch was proved."""
+    del data["shift"]
+    world.now += 1000
+    assert drain(world, data)["reason"] == "requests in flight may take another 50 s"
+    world.now += 50
+    assert drain(world, data)["reason"] == "2 targets to deregister"

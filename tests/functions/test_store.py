@@ -1,0 +1,222 @@
+"""Locks and deployments in DynamoDB, with a clock of the test's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bluegreen.deployment import Deployment
+from bluegreen.errors import LockHeld, LockLost
+from bluegreen.store import Store
+from runtime import clients
+from tests.functions.world import BLUE, GREEN, LEASE, START, TABLE, World, execution_arn
+
+
+@pytest.fixture
+def store(world: World) -> Store:
+    return world.store
+
+
+def take(store: Store, name: str, now: float = START) -> int:
+    return store.acquire("web", name, execution_arn(name), now)
+
+
+def planned(world: World, name: str = "d-1") -> Deployment:
+    return Deployment.model_validate(world.plan(name)["deployment"])
+
+
+def items() -> list[dict[str, Any]]:
+    return clients.dynamodb().scan(TableName=TABLE)["Items"]
+
+
+def test_20_the_second_start_is_refused_and_names_the_first(store: Store) -> None:
+    take(store, "first")
+    with pytest.raises(LockHeld) as held:
+        take(store, "second", START + 100)
+    assert "first" in str(held.value)
+    assert execution_arn("first") in str(held.value)
+    assert "500 s" in str(held.value)
+
+
+def test_a_lease_that_is_over_is_left_to_recovery(store: Store) -> None:
+    take(store, "first")
+    with pytest.raises(LockHeld, match="recovery takes it up within minutes"):
+        take(store, "second", START + LEASE + 1)
+
+
+def test_two_services_do_not_wait_for_each_other(store: Store) -> None:
+    take(store, "first")
+    assert store.acquire("api", "other", execution_arn("other"), START) == 1
+
+
+def test_the_same_execution_gets_its_lock_again_with_a_higher_number(store: Store) -> None:
+    assert take(store, "first") == 1
+    assert take(store, "first") == 2
+
+
+def test_the_fencing_number_grows_with_every_holder_and_never_goes_back(store: Store) -> None:
+    seen = []
+    for name in ("a", "b", "c"):
+        seen.append(take(store, name))
+        store.release("web", seen[-1])
+    assert seen == [1, 2, 3]
+
+
+def test_a_lock_that_was_given_back_is_free_and_out_of_the_index(store: Store) -> None:
+    fencing = take(store, "first")
+    assert [lock.deployment_id for lock in store.held_locks()] == ["first"]
+    store.release("web", fencing)
+    assert store.held_locks() == []
+    found = store.lock("web")
+    assert found
+    assert not found.held
+    assert found.fencing == 1
+
+
+def test_the_index_lists_just_the_locks_that_are_held(world: World) -> None:
+    store = world.store
+    take(store, "first")
+    store.acquire("api", "other", execution_arn("other"), START)
+    store.release("web", 1)
+    assert [(lock.service, lock.deployment_id) for lock in store.held_locks()] == [("api", "other")]
+
+
+def test_a_release_after_a_takeover_does_nothing(store: Store) -> None:
+    first = take(store, "first")
+    seen = store.lock("web")
+    assert seen
+    second = store.take_over(seen, "first", execution_arn("recovery"), START)
+    store.release("web", first)
+    found = store.lock("web")
+    assert found
+    assert (found.held, found.fencing, found.execution_arn) == (
+        True,
+        second,
+        execution_arn("recovery"),
+    )
+
+
+def test_a_takeover_of_a_lock_that_has_changed_hands_is_refused(store: Store) -> None:
+    take(store, "first")
+    seen = store.lock("web")
+    assert seen
+    store.release("web", seen.fencing)
+    take(store, "second")
+    with pytest.raises(LockHeld, match="second"):
+        store.take_over(seen, "first", execution_arn("recovery"), START)
+
+
+def test_a_takeover_whose_answer_was_lost_is_found_again(store: Store) -> None:
+    take(store, "first")
+    seen = store.lock("web")
+    assert seen
+    fencing = store.take_over(seen, "first", execution_arn("recovery"), START)
+    assert store.take_over(seen, "first", execution_arn("recovery"), START) == fencing
+
+
+def test_a_proof_renews_the_lease(world: World) -> None:
+    plan = planned(world)
+    world.store.prove(plan, START + 100)
+    assert world.lock.lease_expires_at == START + 100 + LEASE
+
+
+def test_a_lock_is_held_by_the_clock_of_its_lease_even_long_after(world: World) -> None:
+    """Nobody took it over: a state that comes late may go on."""
+    plan = planned(world)
+    world.store.prove(plan, START + 10 * LEASE)
+    assert world.lock.held
+
+
+def test_a_holder_that_was_fenced_off_may_not_go_on(world: World) -> None:
+    plan = planned(world)
+    world.store.take_over(world.lock, "d-1", execution_arn("recovery"), START)
+    store = world.store
+    for late in (store.prove, store.claim, store.keep_warm):
+        with pytest.raises(LockLost, match="d-1 no longer holds the lock of service web"):
+            late(plan, START)
+    assert world.lock.execution_arn == execution_arn("recovery")
+
+
+def test_a_holder_that_gave_its_lock_back_may_not_go_on(world: World) -> None:
+    plan = planned(world)
+    world.store.release("web", plan.fencing)
+    with pytest.raises(LockLost):
+        world.store.prove(plan, START)
+
+
+def test_a_lock_that_is_kept_warm_may_be_taken_by_the_next(world: World) -> None:
+    plan = planned(world)
+    world.store.keep_warm(plan, START + 3600)
+    assert (world.lock.warm, world.lock.lease_expires_at) == (True, START + 3600 + LEASE)
+    assert take(world.store, "d-2", START + 10) == plan.fencing + 1
+    assert not world.lock.warm
+    with pytest.raises(LockLost):
+        world.store.prove(plan, START + 20)
+
+
+def test_a_warm_lock_whose_holder_goes_on_is_no_longer_for_the_next(world: World) -> None:
+    plan = planned(world)
+    world.store.keep_warm(plan, START + 3600)
+    world.store.prove(plan, START + 3600)
+    with pytest.raises(LockHeld):
+        take(world.store, "d-2", START + 3601)
+
+
+def test_the_last_deployment_to_change_the_service_is_remembered(world: World) -> None:
+    plan = planned(world)
+    world.store.release("web", plan.fencing)
+    take(world.store, "refused")
+    assert world.lock.changed_by == "d-1"
+
+
+def test_a_deployment_is_noted_once(store: Store) -> None:
+    store.open("d-1", "web", execution_arn("d-1"), START)
+    store.enter("d-1", "committed")
+    store.open("d-1", "web", execution_arn("d-1"), START)
+    found = store.read("d-1")
+    assert found
+    assert (found.phase, found.deployment, found.intents) == ("committed", None, [])
+
+
+def test_the_plan_comes_back_to_the_letter(world: World) -> None:
+    plan = planned(world)
+    assert world.record().deployment == plan
+    assert world.record().phase == "deploying"
+
+
+def test_intents_are_kept_in_order(world: World) -> None:
+    planned(world)
+    first, second = {BLUE: 90, GREEN: 10}, {BLUE: 0, GREEN: 100}
+    world.store.intend("d-1", first)
+    world.store.intend("d-1", second)
+    assert world.record().intents == [first, second]
+
+
+def test_how_a_deployment_ended_is_kept(world: World) -> None:
+    plan = planned(world)
+    stands = world.store.close("d-1", "rolled_back", "exit code 1", START, plan.fencing)
+    found = world.record()
+    assert stands == "rolled_back"
+    assert (found.phase, found.outcome, found.reason) == ("ended", "rolled_back", "exit code 1")
+    assert found.deployment, "the plan is still there, to undo it by hand"
+
+
+def test_22_an_earlier_holder_does_not_overwrite_how_a_later_one_ended_it(world: World) -> None:
+    planned(world)
+    world.store.close("d-1", "rolled_back", "by hand", START, 2)
+    assert world.store.close("d-1", "succeeded", "drained", START + 9, 1) == "rolled_back"
+    assert (world.record().outcome, world.record().reason) == ("rolled_back", "by hand")
+
+
+def test_a_later_holder_says_how_it_ended_in_the_end(world: World) -> None:
+    planned(world)
+    world.store.close("d-1", "rollback_incomplete", "0 of 2 healthy", START, 1)
+    assert world.store.close("d-1", "rolled_back", "all as before", START + 9, 2) == "rolled_back"
+    assert world.record().outcome == "rolled_back"
+
+
+def test_a_request_that_was_never_one_leaves_no_record(store: Store) -> None:
+    assert store.close("typo", "refused", "no such service", START, 0) == "refused"
+    assert store.read("typo") is None
+    assert items() == []

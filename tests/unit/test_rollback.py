@@ -1,0 +1,222 @@
+"""Undoing a deployment, one step at a time, from any state that it may have left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bluegreen.color import Color
+from bluegreen.rollback import Decision, Facts, next_step
+from bluegreen.traffic import Weights
+
+BLUE, GREEN = Color.BLUE, Color.GREEN
+BEFORE: Weights = {BLUE: 100, GREEN: 0}
+OURS: Weights = {BLUE: 0, GREEN: 100}
+FOREIGN: Weights = {BLUE: 30, GREEN: 70}
+DEADLINE = 900.0
+
+SWITCHED = Facts(
+    traffic=OURS,
+    snapshot=BEFORE,
+    ours=[OURS],
+    old_wanted=2,
+    old_desired=2,
+    old_healthy=2,
+    new_weight=100,
+    settled=False,
+    services_restored=False,
+    deadline=DEADLINE,
+)
+BACK = replace(SWITCHED, traffic=BEFORE, new_weight=0, settled=True)
+
+
+def step(facts: Facts, now: float = 0.0) -> str:
+    return next_step(facts, now).step
+
+
+def test_traffic_goes_back_at_once_while_the_old_colour_is_healthy() -> None:
+    assert next_step(SWITCHED, 0) == Decision(
+        "restore_traffic", "traffic back to blue 100, green 0"
+    )
+
+
+def test_15_an_old_colour_that_was_drained_is_started_before_it_gets_traffic() -> None:
+    drained = replace(SWITCHED, old_desired=0, old_healthy=0)
+    assert next_step(drained, 0) == Decision("start_old", "starting 2 tasks of the old colour")
+
+
+def test_15_an_old_colour_that_starts_is_waited_for() -> None:
+    found = next_step(replace(SWITCHED, old_healthy=1), 0)
+    assert found == Decision("wait", "1 of 2 targets of the old colour healthy")
+
+
+def test_15_no_traffic_is_sent_to_a_colour_without_a_healthy_target() -> None:
+    found = next_step(replace(SWITCHED, old_healthy=0), DEADLINE)
+    assert found.step == "fail"
+    assert "no traffic is sent to a colour without any" in found.reason
+
+
+def test_15_at_the_deadline_some_healthy_targets_are_better_than_none() -> None:
+    assert step(replace(SWITCHED, old_healthy=1), DEADLINE) == "restore_traffic"
+
+
+def test_15_the_new_colour_stays_until_no_request_can_be_on_its_way_to_it() -> None:
+    assert step(replace(BACK, settled=False)) == "wait"
+    assert step(replace(BACK, settled=False), 10 * DEADLINE) == "wait"
+
+
+def test_15_then_the_services_are_put_back() -> None:
+    assert step(BACK) == "restore_services"
+
+
+def test_all_as_before_is_the_end_at_any_time() -> None:
+    restored = replace(BACK, services_restored=True)
+    assert next_step(restored, 0) == Decision("done", "all as before: blue 100, green 0")
+    assert step(restored, 10 * DEADLINE) == "done"
+
+
+def test_services_that_do_not_come_back_are_an_error_at_the_deadline() -> None:
+    assert step(BACK, DEADLINE) == "fail"
+
+
+def test_05_weights_of_somebody_else_are_left_as_they_are() -> None:
+    taken = replace(SWITCHED, traffic=FOREIGN, new_weight=70)
+    found = next_step(taken, 0)
+    assert found.step == "done"
+    assert "changed by somebody else (blue 30, green 70)" in found.reason
+    assert "stays up" in found.reason
+
+
+def test_05_a_new_colour_that_somebody_else_took_out_is_stopped_once_quiet() -> None:
+    taken = replace(SWITCHED, traffic={BLUE: 50, GREEN: 0}, new_weight=0)
+    assert step(taken) == "wait"
+    assert step(replace(taken, settled=True)) == "leave_traffic"
+    assert step(replace(taken, settled=True, services_restored=True)) == "done"
+
+
+def test_05_services_that_do_not_come_back_beside_foreign_weights_are_an_error_too() -> None:
+    """Or the rollback would look again every second until its execution's history is full."""
+    taken = replace(SWITCHED, traffic={BLUE: 50, GREEN: 0}, new_weight=0, settled=True)
+    assert step(taken, DEADLINE) == "fail"
+
+
+def test_every_set_of_weights_that_the_deployment_meant_to_write_is_its_own() -> None:
+    canary: Weights = {BLUE: 90, GREEN: 10}
+    assert step(replace(SWITCHED, traffic=canary, ours=[canary, OURS])) == "restore_traffic"
+    assert step(replace(SWITCHED, traffic=canary, ours=[OURS])) == "done"
+
+
+def test_the_very_first_deployment_has_no_old_colour_to_wait_for() -> None:
+    nothing: Weights = {BLUE: 0, GREEN: 0}
+    first = replace(SWITCHED, snapshot=nothing, old_wanted=0, old_desired=0, old_healthy=0)
+    assert step(first) == "restore_traffic"
+
+
+@dataclass
+class World:
+    """Two colours that do what they are told, slowly; perhaps another hand on the traffic."""
+
+    traffic: Weights
+    old_desired: int
+    old_healthy: int
+    starts: bool
+    stops: bool
+    lag: float
+    restored: bool
+    other_hand_at: float
+    now: float = 0.0
+    back_since: float | None = None
+    start_called: float | None = None
+    foreign: bool = False
+    log: list[str] = field(default_factory=list)
+
+    def facts(self) -> Facts:
+        as_before = self.traffic == BEFORE
+        if as_before and self.back_since is None:
+            self.back_since = self.now
+        return Facts(
+            traffic=self.traffic,
+            snapshot=BEFORE,
+            ours=[OURS],
+            old_wanted=2,
+            old_desired=self.old_desired,
+            old_healthy=self.old_healthy,
+            new_weight=self.traffic.get(GREEN, 0),
+            settled=self.now >= (self.back_since or 0.0) + self.lag,
+            services_restored=self.restored,
+            deadline=(self.back_since or 0.0) + self.lag + DEADLINE if as_before else DEADLINE,
+        )
+
+    def run(self) -> str:
+        while self.now < 20_000:
+            self._moves()
+            found = next_step(self.facts(), self.now).step
+            self.log.append(found)
+            match found:
+                case "done" | "fail":
+                    return found
+                case "start_old":
+                    self.old_desired, self.start_called = 2, self.now
+                case "restore_traffic":
+                    assert not self.foreign, "somebody else's weights are overwritten"
+                    assert self.old_healthy > 0, "traffic to a colour without a healthy target"
+                    self.traffic = BEFORE
+                case "restore_services" | "leave_traffic":
+                    assert self.traffic.get(GREEN, 0) == 0, "a colour under traffic is stopped"
+                    self.restored = self.stops
+                case "wait":
+                    pass
+            self.now += 10
+        return "never"
+
+    def _moves(self) -> None:
+        """What happens meanwhile, whatever the rollback does."""
+        if self.now >= self.other_hand_at and not self.foreign:
+            self.foreign, self.traffic = True, dict(FOREIGN)
+        wanted = self.starts and self.old_desired == 2
+        if wanted and self.now >= (self.start_called or 0.0) + 30:
+            self.old_healthy = 2
+
+
+@given(
+    st.builds(
+        World,
+        traffic=st.sampled_from([BEFORE, OURS, FOREIGN, {BLUE: 50, GREEN: 0}, {BLUE: 0, GREEN: 0}]),
+        old_desired=st.integers(0, 2),
+        old_healthy=st.integers(0, 2),
+        starts=st.booleans(),
+        stops=st.booleans(),
+        lag=st.sampled_from([0.0, 20.0, 300.0]),
+        restored=st.booleans(),
+        other_hand_at=st.sampled_from([0.0, 20.0, 40.0, 1e9, 1e9, 1e9]),
+    )
+)
+def test_15_from_any_state_it_ends_and_no_step_makes_it_worse(world: World) -> None:
+    start = dict(world.traffic)
+    end = world.run()
+    assert end in ("done", "fail"), f"{end}: …{world.log[-3:]}"
+    if end == "done" and not world.foreign:
+        ours = start in (BEFORE, OURS)
+        assert world.traffic == (BEFORE if ours else start)
+        assert world.restored or world.traffic.get(GREEN, 0) > 0
+
+
+@pytest.mark.parametrize(
+    "start", [BEFORE, OURS], ids=["traffic never moved", "traffic on the new colour"]
+)
+def test_15_a_world_that_obeys_ends_exactly_as_it_was(start: Weights) -> None:
+    world = World(
+        traffic=start,
+        old_desired=0 if start == OURS else 2,
+        old_healthy=0 if start == OURS else 2,
+        starts=True,
+        stops=True,
+        lag=20,
+        restored=False,
+        other_hand_at=1e9,
+    )
+    assert world.run() == "done"
+    assert (world.traffic, world.restored, world.old_healthy) == (BEFORE, True, 2)
