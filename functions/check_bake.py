@@ -26,7 +26,7 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     invocation.store.prove(deployment, invocation.now)
     now, shift, bake = invocation.now, invocation.data["shift"], deployment.configuration.bake
     _check_weights(deployment, shift)
-    missing = _check_health(deployment, invocation.data["idle"], shift, now)
+    missing = _check_health(deployment, invocation.data, now)
     proved_at = shift["proved_at"] or _prove(deployment, shift, now)
     going_on = {**shift, "proved_at": proved_at}
     if proved_at is None:
@@ -54,13 +54,11 @@ def _check_weights(deployment: Deployment, shift: Mapping[str, Any]) -> None:
         )
 
 
-def _check_health(
-    deployment: Deployment, started: Mapping[str, Any], shift: Mapping[str, Any], now: float
-) -> str:
+def _check_health(deployment: Deployment, data: Mapping[str, Any], now: float) -> str:
     """What is missing now, "" if nothing. Raises IdleColorUnhealthy when that is too much."""
     configuration = deployment.configuration
     facts = observe.colour_health(
-        clients.ecs(), clients.elbv2(), clients.logs(), deployment, deployment.to_color, started
+        clients.ecs(), clients.elbv2(), clients.logs(), deployment, deployment.to_color, data
     )
     if health.healthy_targets(facts.targets) == 0:
         raise IdleColorUnhealthy(
@@ -70,7 +68,7 @@ def _check_health(
     verdict = health.decide(
         facts,
         now=now,
-        deadline=shift["shifted_at"]
+        deadline=data["shift"]["shifted_at"]
         + configuration.bake.seconds
         + configuration.health.deadline_seconds,
         max_failed_tasks=configuration.health.max_failed_tasks,

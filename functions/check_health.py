@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bluegreen import health, observe, probe
-from bluegreen.deployment import parse
+from bluegreen import ecs, health, observe, probe
+from bluegreen.deployment import Deployment, parse
 from bluegreen.errors import IdleColorUnhealthy
 from bluegreen.pace import wait_seconds
 from runtime import clients
@@ -15,7 +16,8 @@ from runtime.invocation import Invocation, task
 
 @task
 def handler(invocation: Invocation) -> dict[str, Any]:
-    """Answers ``status`` "healthy" or "waiting", with the reason.
+    """Answers ``status`` "healthy", "waiting", or "outgrown" when the live colour has scaled out
+    meanwhile (StartIdleColor follows it), with the reason.
 
     Raises IdleColorUnhealthy when it is given up.
     """
@@ -24,7 +26,12 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     configuration = deployment.configuration
     started = invocation.data["idle"]
     facts = observe.colour_health(
-        clients.ecs(), clients.elbv2(), clients.logs(), deployment, deployment.to_color, started
+        clients.ecs(),
+        clients.elbv2(),
+        clients.logs(),
+        deployment,
+        deployment.to_color,
+        invocation.data,
     )
     # A load balancer without a healthy target fails open, and a probe would pass: targets first.
     if not health.what_is_missing(facts) and configuration.probe and configuration.router.test_port:
@@ -40,6 +47,8 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     )
     if verdict.status == "failed":
         raise IdleColorUnhealthy(f"{deployment.to_color}: {verdict.reason}")
+    if verdict.status == "healthy" and (more := _live_runs_more(deployment, started)):
+        return {"status": "outgrown", "reason": more}
     return {
         "status": verdict.status,
         "reason": verdict.reason,
@@ -47,3 +56,14 @@ def handler(invocation: Invocation) -> dict[str, Any]:
             configuration.health.interval_seconds, invocation.now - started["started_at"]
         ),
     }
+
+
+def _live_runs_more(deployment: Deployment, started: Mapping[str, Any]) -> str:
+    """Why the idle colour is too small for the traffic of the live one; "" if it is not."""
+    if deployment.from_color is None:
+        return ""
+    slot = deployment.configuration.colors[deployment.from_color]
+    live = deployment.wanted_count(ecs.service(clients.ecs(), slot))
+    if live <= started["desired_count"]:
+        return ""
+    return f"the live colour has {live} tasks by now, the idle one {started['desired_count']}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from bluegreen import drain, ecs, scaling
 from bluegreen.deployment import SUSPENDED, Deployment, parse
-from bluegreen.errors import DrainFailed, LockLost
+from bluegreen.errors import DrainFailed, LockLost, TrafficChanged
 from bluegreen.pace import wait_seconds
 from bluegreen.routers import alb
+from bluegreen.traffic import show
 from runtime import clients
 from runtime.invocation import Invocation, task
 
@@ -16,8 +18,10 @@ from runtime.invocation import Invocation, task
 @task
 def handler(invocation: Invocation) -> dict[str, Any]:
     """Answers ``status`` "waiting" or "done", with the reason; since and warm_until carry over.
+    undone is true when somebody has rolled the deployment back while its old colour was warm.
 
-    Raises DrainFailed: an alarm, and no reason to move traffic.
+    Raises DrainFailed, an alarm and no reason to move traffic; TrafficChanged, when somebody else
+    has given the old colour traffic again.
     """
     deployment = parse(invocation.data)
     now, progress = invocation.now, invocation.data.get("drain", {})
@@ -26,35 +30,61 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     except LockLost:
         if "warm_until" not in progress:
             raise
-        return {"status": "done", "reason": "the next deployment has taken the old colour over"}
-    configuration = deployment.configuration.drain
+        return _taken_over(invocation)
     since = progress.get("since", now)
     if "since" not in progress:
         _hand_scaling_over(deployment)
     if deployment.from_color is None:
         return {"status": "done", "reason": "there was no old colour"}
-    if configuration.keep_warm_seconds and "warm_until" not in progress:
-        until = now + configuration.keep_warm_seconds
+    weight = alb.read_shares(clients.elbv2(), deployment.location, deployment.target_groups).get(
+        deployment.from_color, 0
+    )
+    if weight > 0:
+        raise TrafficChanged(
+            f"somebody else has given {deployment.from_color} traffic again (weight {weight}), "
+            f"after this deployment had set {show({deployment.to_color: 100})}; it is left running"
+        )
+    # After a recovery nobody knows when the switch was proved: count from now.
+    quiet_at = invocation.data.get("shift", {}).get("proved_at", since) + deployment.quiet_seconds
+    answer = {**progress, "status": "waiting", "since": since}
+    configuration = deployment.configuration.drain
+    service = ecs.service(clients.ecs(), deployment.configuration.colors[deployment.from_color])
+    warm_seconds = configuration.keep_warm_seconds if service["desiredCount"] > 0 else 0
+    if now >= quiet_at and warm_seconds and "warm_until" not in progress:
+        # Only a colour without requests is left to whoever comes next.
+        until = now + warm_seconds
         invocation.store.keep_warm(deployment, until)
         return {
-            "status": "waiting",
+            **answer,
             "reason": "the old colour is kept warm",
             "since": until,
             "warm_until": until,
-            "wait_seconds": configuration.keep_warm_seconds,
+            "wait_seconds": warm_seconds,
         }
-    # After a recovery nobody knows when the switch was proved: count from now.
-    quiet_at = invocation.data.get("shift", {}).get("proved_at", since) + deployment.quiet_seconds
+    decision = _next_step(deployment, service, since, quiet_at, now)
+    pause = configuration.interval_seconds if now < quiet_at else 1
+    return {
+        **answer,
+        "status": "done" if decision.step == "done" else "waiting",
+        "reason": decision.reason,
+        "wait_seconds": wait_seconds(pause, now - since, quiet_at - now),
+    }
+
+
+def _next_step(
+    deployment: Deployment, service: Mapping[str, Any], since: float, quiet_at: float, now: float
+) -> drain.Decision:
+    assert deployment.from_color
     slot = deployment.configuration.colors[deployment.from_color]
-    service = ecs.service(clients.ecs(), slot)
     group = deployment.target_groups[deployment.from_color]
     targets = alb.targets(clients.elbv2(), group)
-    weights = alb.read(clients.elbv2(), deployment.location, deployment.target_groups)
+    allowed = deployment.configuration.drain.deadline_seconds
+    deadline = max(since, quiet_at) + deployment.deregistration_seconds + allowed
     decision = drain.next_step(
         drain.Facts(
-            weight=weights.get(deployment.from_color, 0),
             quiet_at=quiet_at,
-            deadline=max(since, quiet_at) + configuration.deadline_seconds,
+            deadline=deadline,
+            stop_deadline=deadline + allowed,
             targets=targets,
             desired_count=service["desiredCount"],
             tasks=len(ecs.not_stopped(ecs.tasks(clients.ecs(), slot))),
@@ -70,15 +100,15 @@ def handler(invocation: Invocation) -> dict[str, Any]:
             ecs.update(clients.ecs(), slot, desired_count=0)
         case "wait" | "done":
             pass
-    return {
-        **progress,
-        "status": "done" if decision.step == "done" else "waiting",
-        "reason": decision.reason,
-        "since": since,
-        "wait_seconds": wait_seconds(
-            1 if now >= quiet_at else configuration.interval_seconds, now - since, quiet_at - now
-        ),
-    }
+    return decision
+
+
+def _taken_over(invocation: Invocation) -> dict[str, Any]:
+    """Somebody else has the old colour now: the next deployment, or a rollback of this one."""
+    record = invocation.store.read(invocation.deployment_id)
+    if record and record.phase == "rolling_back":
+        return {"status": "done", "undone": True, "reason": "it was rolled back since"}
+    return {"status": "done", "reason": "the next deployment has taken the old colour over"}
 
 
 def _hand_scaling_over(deployment: Deployment) -> None:

@@ -10,8 +10,20 @@ from pydantic import ValidationError
 from bluegreen import capacity, ecr, ecs, preflight, scaling, traffic
 from bluegreen.color import Color
 from bluegreen.configuration import ServiceConfiguration, describe, load
-from bluegreen.deployment import Deployment, DeployRequest, Overrides, ServiceSnapshot, Snapshot
-from bluegreen.errors import InvalidConfiguration, InvalidRequest
+from bluegreen.deployment import (
+    NO_LOCK,
+    Deployment,
+    DeployRequest,
+    Overrides,
+    ServiceSnapshot,
+    Snapshot,
+)
+from bluegreen.errors import (
+    DeploymentRefused,
+    InvalidConfiguration,
+    InvalidRequest,
+    TrafficChanged,
+)
 from bluegreen.image import parse as parse_image
 from bluegreen.routers import alb
 from bluegreen.task_definition import images_of, next_revision
@@ -30,12 +42,15 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     store.open(invocation.execution_name, request.service, invocation.execution_arn, now)
     configuration = _configuration(request.service, invocation.settings.parameter_prefix)
     images = _images(configuration, request.images)
-    fencing = store.acquire(
-        request.service, invocation.execution_name, invocation.execution_arn, now
-    )
-    deployment = _plan(invocation, request, configuration, images, fencing)
+    # Looking takes no lock, so that a refusal, or nothing to do, disturbs nobody.
+    seen = store.check_free(request.service, invocation.execution_arn, now)
+    deployment = _plan(invocation, request, configuration, images)
     if deployment.decision == "deploy":
-        store.save_plan(deployment, "deploying")
+        fencing = store.acquire(
+            request.service, invocation.execution_name, invocation.execution_arn, now, seen
+        )
+        deployment = deployment.model_copy(update={"fencing": fencing})
+        store.begin(deployment)
         store.claim(deployment, now)
     return deployment.document()
 
@@ -78,7 +93,7 @@ def _images(configuration: ServiceConfiguration, requested: Mapping[str, str]) -
             f"(it has {', '.join(known)})"
         )
     return {
-        name: ecr.resolve(clients.ecr(), name, parse_image(name, known[name], image))
+        name: ecr.resolve(clients.ecr(), name, known[name], parse_image(name, known[name], image))
         for name, image in requested.items()
     }
 
@@ -88,7 +103,6 @@ def _plan(
     request: DeployRequest,
     configuration: ServiceConfiguration,
     images: dict[str, str],
-    fencing: int,
 ) -> Deployment:
     elbv2 = clients.elbv2()
     colors = configuration.colors
@@ -96,8 +110,11 @@ def _plan(
     services = {color: ecs.service(clients.ecs(), colors[color]) for color in Color}
     preflight.check_services(colors, services, groups)
     found = alb.find(elbv2, configuration.router)
-    weights = alb.read(elbv2, found.location, groups)
-    test_weights = alb.read(elbv2, found.test_location, groups) if found.test_location else None
+    try:
+        weights = alb.read(elbv2, found.location, groups)
+        test_weights = alb.read(elbv2, found.test_location, groups) if found.test_location else None
+    except TrafficChanged as error:
+        raise DeploymentRefused(str(error)) from error
     alb.check_groups(weights, test_weights)
     stickiness = alb.read_stickiness(elbv2, found.location)
     preflight.check_stickiness(stickiness)
@@ -110,7 +127,7 @@ def _plan(
         id=invocation.execution_name,
         service=request.service,
         execution_arn=invocation.execution_arn,
-        fencing=fencing,
+        fencing=NO_LOCK,
         decision=_decide(request, images, live, services[from_color] if from_color else None),
         started_at=invocation.now,
         configuration=configuration,
@@ -123,6 +140,9 @@ def _plan(
         load_balancer_dns=found.dns,
         target_groups=groups,
         stickiness_seconds=stickiness,
+        deregistration_seconds=max(
+            alb.read_deregistration_delay(elbv2, arn) for arn in groups.values()
+        ),
         snapshot=Snapshot(
             traffic=weights,
             test_traffic=test_weights,
@@ -183,7 +203,7 @@ def _check_capacity(
         ecs.container_instances(clients.ecs(), slot.cluster),
         capacity.needs_of(revision),
         wanted=deployment.wanted_count(
-            services[deployment.from_color]["runningCount"] if deployment.from_color else 0
+            services[deployment.from_color] if deployment.from_color else None
         ),
         leftovers=len(ecs.not_stopped(ecs.tasks(clients.ecs(), slot))),
     )

@@ -37,7 +37,9 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     by_hand = request.action == "rollback"
     _check(record, lock, by_hand, invocation.execution_arn)
     fencing = store.take_over(lock, record.id, invocation.execution_arn, invocation.now)
-    finish = not by_hand and record.phase == "committed"
+    # Committed and not ended: it was lost in its drain. Ended: a rollback of it was lost.
+    finish = not by_hand and record.phase == "committed" and record.outcome is None
+    back_from_live = by_hand or (record.phase == "committed" and not finish)
     recovery = {
         "deployment_id": record.id,
         "direction": "finish" if finish else "roll_back",
@@ -49,8 +51,7 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     answer: dict[str, Any] = {**invocation.data, "recovery": recovery}
     if record.deployment:
         deployment = record.deployment.model_copy(update={"fencing": fencing})
-        if by_hand:
-            store.save_plan(deployment, "rolling_back")
+        store.resume(deployment, "rolling_back" if back_from_live else record.phase)
         answer["deployment"] = deployment.document()
     return answer
 
@@ -58,23 +59,38 @@ def handler(invocation: Invocation) -> dict[str, Any]:
 def _check(record: Record, lock: Lock, by_hand: bool, execution_arn: str) -> None:
     if lock.execution_arn == execution_arn:
         return
-    if lock.held and not lock.warm:
-        if lock.deployment_id != record.id:
-            raise LockHeld(
-                f"service {record.service} is being changed by {lock.deployment_id} "
-                f"({lock.execution_arn})"
-            )
-        if not _has_ended(lock.execution_arn):
-            raise LockHeld(
-                f"deployment {record.id} is still running ({lock.execution_arn}); "
-                "stop that execution, and it is rolled back by itself"
-            )
-    elif not lock.held and not by_hand:
+    if by_hand:
+        _check_by_hand(record, lock)
+    elif not lock.held or lock.deployment_id != record.id:
         raise DeploymentRefused(f"deployment {record.id} has ended: there is nothing to recover")
-    if by_hand and lock.changed_by != record.id:
+    if not lock.held or lock.warm:
+        return
+    if lock.deployment_id != record.id:
+        raise LockHeld(
+            f"service {record.service} is being changed by {lock.deployment_id} "
+            f"({lock.execution_arn})"
+        )
+    if not _has_ended(lock.execution_arn):
+        advice = (
+            "it is live and drains its old colour; roll it back when that has ended"
+            if record.phase == "committed"
+            else "stop that execution, and it is rolled back by itself"
+        )
+        raise LockHeld(f"deployment {record.id} still runs ({lock.execution_arn}): {advice}")
+
+
+def _check_by_hand(record: Record, lock: Lock) -> None:
+    if record.deployment is None:
+        raise DeploymentRefused(f"deployment {record.id} changed nothing: there is nothing to undo")
+    if lock.changed_by != record.id:
         raise DeploymentRefused(
             f"deployment {record.id} is not the last one of service {record.service}: "
-            f"{lock.changed_by or 'none'} came after it; its snapshot is out of date"
+            f"{lock.changed_by} came after it; its snapshot is out of date"
+        )
+    old = record.deployment.from_color
+    if old is None or record.deployment.snapshot.services[old].running_count == 0:
+        raise DeploymentRefused(
+            f"nothing ran before deployment {record.id}: going back would leave nothing live"
         )
 
 

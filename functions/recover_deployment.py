@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from bluegreen.store import Lock, Store
 from runtime import clients
 from runtime.invocation import logger, translating_aws_errors
@@ -38,14 +40,21 @@ def _recover(
     if ended and _was_a_failed_recovery(event["detail"]):
         # It would fail again at once: the sweep tries it again, with time in between.
         return {"started": []}
-    started = []
+    started, failed = [], []
     for lock in store.held_locks():
         if ended and lock.execution_arn != ended:
             continue
-        if _has_ended(lock, now):
-            _start(settings.state_machine_arn, lock, "event" if ended else _window(now))
-            started.append(lock.deployment_id)
-            logger.info("recovering", extra={"deployment": lock.deployment_id})
+        try:
+            if _has_ended(lock, now):
+                _start(settings.state_machine_arn, lock, "event" if ended else _window(now))
+                started.append(lock.deployment_id)
+                logger.info("recovering", extra={"deployment": lock.deployment_id})
+        except ClientError as error:
+            # One lock that cannot be looked up must not keep the others from recovery.
+            logger.exception("cannot recover", extra={"deployment": lock.deployment_id})
+            failed.append(error)
+    if failed:
+        raise failed[0]
     return {"started": started}
 
 

@@ -13,14 +13,14 @@ from runtime.invocation import Invocation, task
 
 @task
 def handler(invocation: Invocation) -> dict[str, Any]:
-    """Answers ``{"arn": …}``. Called again, it finds the revision that it has registered."""
+    """Answers arn, and has_health_check: whether a container of it has one.
+
+    Called again, it finds the revision that it has registered.
+    """
     deployment = parse(invocation.data)
     invocation.store.prove(deployment, invocation.now)
     base = deployment.snapshot.services[deployment.from_color or deployment.to_color]
     live, tags = ecs.task_definition(clients.ecs(), base.task_definition)
-    registered = _registered(deployment, live["family"], base.task_definition)
-    if registered:
-        return {"arn": registered}
     revision = next_revision(
         live,
         tags,
@@ -31,8 +31,18 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         cpu=deployment.overrides.cpu,
         memory=deployment.overrides.memory,
     )
+    arn = _registered(deployment, live["family"], base.task_definition) or _register(revision)
+    return {
+        "arn": arn,
+        "has_health_check": any(
+            container.get("healthCheck") for container in revision["containerDefinitions"]
+        ),
+    }
+
+
+def _register(revision: dict[str, Any]) -> str:
     answer = clients.ecs_once().register_task_definition(**revision)
-    return {"arn": answer["taskDefinition"]["taskDefinitionArn"]}
+    return answer["taskDefinition"]["taskDefinitionArn"]
 
 
 def _registered(deployment: Deployment, family: str, base: str) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 from bluegreen import ecs, health, probe, rollback, scaling
 from bluegreen.color import Color
 from bluegreen.deployment import Deployment, parse
-from bluegreen.errors import RollBackIncomplete
+from bluegreen.errors import RollBackIncomplete, TrafficChanged
 from bluegreen.pace import wait_seconds
 from bluegreen.routers import alb
 from bluegreen.store import Record
@@ -27,9 +27,9 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     record = invocation.store.read(invocation.deployment_id)
     if record is None or record.deployment is None:
         return {"status": "nothing_to_restore", "reason": "nothing was changed"}
-    deployment = parse(invocation.data) if "deployment" in invocation.data else record.deployment
+    deployment = _in_hand(invocation, record.deployment)
     invocation.store.prove(deployment, now)
-    world = _World(deployment, by_hand=record.phase == "rolling_back")
+    world = _World(deployment, drained=record.phase != "deploying")
     as_before = world.traffic == deployment.snapshot.traffic
     since = progress.get("since", now)
     restored_at = progress.get("restored_at") or (now if as_before else None)
@@ -45,7 +45,7 @@ def handler(invocation: Invocation) -> dict[str, Any]:
             old_wanted=world.old_wanted,
             old_desired=world.old_desired,
             old_healthy=world.old_healthy,
-            new_weight=world.traffic.get(deployment.to_color, 0),
+            new_weight=world.new_weight,
             settled=quiet_at is not None and now >= quiet_at,
             services_restored=world.is_restored(),
             deadline=(quiet_at or now) + deployment.configuration.drain.deadline_seconds
@@ -69,6 +69,9 @@ def handler(invocation: Invocation) -> dict[str, Any]:
             )
         case "restore_services" | "leave_traffic":
             world.restore()
+        case "done" if not as_before:
+            # Somebody else uses the new colour: it is theirs, with its scaling.
+            world.restore_scaling()
         case "wait" | "done":
             pass
     return {
@@ -82,14 +85,37 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     }
 
 
+def _in_hand(invocation: Invocation, kept: Deployment) -> Deployment:
+    """The deployment with the fencing number of this execution.
+
+    ``$`` has none when the plan was lost: a function that was stopped, or whose answer was, may
+    have saved it under a number that is out of date by now.
+    """
+    if "deployment" in invocation.data:
+        return parse(invocation.data)
+    lock = invocation.store.lock(kept.service)
+    if lock and lock.execution_arn == invocation.execution_arn:
+        return kept.model_copy(update={"fencing": lock.fencing})
+    return kept
+
+
 class _World:
     """Both colours as they are now, beside the snapshot they go back to."""
 
-    def __init__(self, deployment: Deployment, by_hand: bool) -> None:
+    def __init__(self, deployment: Deployment, drained: bool) -> None:
         self._deployment = deployment
         self._slots = deployment.configuration.colors
         self._before = deployment.snapshot.services
-        self.traffic = alb.read(clients.elbv2(), deployment.location, deployment.target_groups)
+        location, groups = deployment.location, deployment.target_groups
+        try:
+            self.traffic = alb.read(clients.elbv2(), location, groups)
+            self.new_weight = self.traffic.get(deployment.to_color, 0)
+        except TrafficChanged:
+            # A maintenance page, or a third group: nobody's weights that we know.
+            self.traffic = {}
+            self.new_weight = alb.read_shares(clients.elbv2(), location, groups).get(
+                deployment.to_color, 0
+            )
         self._new = ecs.service(clients.ecs(), self._slots[deployment.to_color])
         self.old_wanted = self.old_desired = self.old_healthy = 0
         if deployment.from_color is None:
@@ -99,9 +125,9 @@ class _World:
         self.old_desired = int(old["desiredCount"])
         self.old_healthy = health.healthy_targets(alb.targets(clients.elbv2(), group))
         if ran := self._before[deployment.from_color].running_count:
-            # A deployment that is undone while it runs has not touched the old colour: one healthy
-            # target beats none. By hand it may have been drained, and has to carry everything.
-            self.old_wanted = max(ran, int(self._new["runningCount"])) if by_hand else 1
+            # A deployment that is undone before it was live has not touched the old colour: one
+            # healthy target beats none. After that it may be drained, and has to carry everything.
+            self.old_wanted = max(ran, int(self._new["runningCount"])) if drained else 1
 
     def is_restored(self) -> bool:
         """Whether the new colour's service, both scalings and the test listener are as before."""
@@ -125,13 +151,7 @@ class _World:
                 desired_count=before.desired_count,
                 task_definition=before.task_definition,
             )
-        for color in Color:
-            if self._scaling_now(color) != self._before[color].scaling:
-                scaling.write(
-                    clients.application_autoscaling(),
-                    self._slots[color],
-                    self._before[color].scaling,
-                )
+        self.restore_scaling()
         if self._test_traffic_is_ours() and deployment.test_location:
             alb.write(
                 clients.elbv2(),
@@ -140,6 +160,16 @@ class _World:
                 expected=[weights_for(deployment.to_color, 100)],
                 weights=deployment.snapshot.test_traffic or {},
             )
+
+    def restore_scaling(self) -> None:
+        """Put the scaling of both colours back."""
+        for color in Color:
+            if self._scaling_now(color) != self._before[color].scaling:
+                scaling.write(
+                    clients.application_autoscaling(),
+                    self._slots[color],
+                    self._before[color].scaling,
+                )
 
     def start_old(self) -> None:
         """Bring the old colour back, as many tasks as are wanted of it."""
@@ -169,7 +199,7 @@ class _World:
         if deployment.test_location is None:
             return False
         ours = weights_for(deployment.to_color, 100)
-        found = alb.read(clients.elbv2(), deployment.test_location, deployment.target_groups)
+        found = alb.read_shares(clients.elbv2(), deployment.test_location, deployment.target_groups)
         return found == ours and deployment.snapshot.test_traffic != ours
 
 

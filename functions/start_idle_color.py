@@ -7,10 +7,10 @@ from typing import Any
 
 from bluegreen import ecs, scaling
 from bluegreen.deployment import SUSPENDED, Deployment, parse
-from bluegreen.errors import IdleColorUnhealthy
+from bluegreen.errors import IdleColorUnhealthy, TrafficChanged
 from bluegreen.pace import wait_seconds
 from bluegreen.routers import alb
-from bluegreen.traffic import weights_for
+from bluegreen.traffic import show, weights_for
 from runtime import clients
 from runtime.invocation import Invocation, task
 
@@ -25,9 +25,14 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     slot = deployment.configuration.colors[deployment.to_color]
     elapsed = invocation.now - deployment.started_at
     revision = invocation.data["task_definition"]["arn"]
+    _check_traffic(deployment)
     service = ecs.service(clients.ecs(), slot)
+    wanted = deployment.wanted_count(_live(deployment))
     if service["taskDefinition"] == revision and service["desiredCount"] > 0:
-        return _started(service, invocation.now)
+        if service["desiredCount"] < wanted:
+            service = ecs.update(clients.ecs(), slot, desired_count=wanted)
+        since = invocation.data.get("idle", {}).get("started_at", invocation.now)
+        return _started(service, since)
     if deployment.snapshot.services[deployment.to_color].scaling:
         scaling.write(clients.application_autoscaling(), slot, SUSPENDED)
     if service["desiredCount"] > 0:
@@ -41,21 +46,25 @@ def handler(invocation: Invocation) -> dict[str, Any]:
             )
         return _waiting(elapsed, f"{len(leftovers)} tasks left from an earlier run are stopping")
     _point_test_listener(deployment)
-    started = ecs.update(
-        clients.ecs(),
-        slot,
-        desired_count=deployment.wanted_count(_running_live(deployment)),
-        task_definition=revision,
-    )
+    started = ecs.update(clients.ecs(), slot, desired_count=wanted, task_definition=revision)
     return _started(started, invocation.now)
 
 
-def _running_live(deployment: Deployment) -> int:
-    """What the live colour runs now: it may have scaled since the plan."""
+def _check_traffic(deployment: Deployment) -> None:
+    """What is stopped here must not have got the traffic since the plan."""
+    found = alb.read(clients.elbv2(), deployment.location, deployment.target_groups)
+    if found != deployment.snapshot.traffic:
+        raise TrafficChanged(
+            f"the traffic was changed by somebody else: found {show(found)}, expected "
+            f"{show(deployment.snapshot.traffic)}; it is left as it is"
+        )
+
+
+def _live(deployment: Deployment) -> Mapping[str, Any] | None:
+    """The live colour's service as it is now: it may have scaled since the plan."""
     if deployment.from_color is None:
-        return 0
-    live = ecs.service(clients.ecs(), deployment.configuration.colors[deployment.from_color])
-    return int(live["runningCount"])
+        return None
+    return ecs.service(clients.ecs(), deployment.configuration.colors[deployment.from_color])
 
 
 def _point_test_listener(deployment: Deployment) -> None:

@@ -108,7 +108,7 @@ class Demo:
             facts = sandbox.description
             self._say(f"Ready after {time.monotonic() - began:.1f} s: {facts['url']}\n")
             deployments = [self._deploy(VERSIONS[0])]
-            load = Load(facts["url"])
+            load = Load(facts["url"], directory=sandbox.world.work_directory)
             try:
                 load.start()
                 self._say(f"Load on {facts['url']}: {load.rate:.0f} requests/s\n")

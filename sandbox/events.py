@@ -20,7 +20,6 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 from moto.events.models import Rule
-from moto.events.utils import EventTemplateParser
 
 from sandbox.functions import Answer, LambdaRuntime, send_to_queue
 from sandbox.world import Event, World
@@ -109,7 +108,12 @@ class EventBus:
             return
         for target in rule.targets:
             LOG.info("event %s → rule %s", event["detail-type"], rule.name)
-            self._deliver(target, _input(target, event))
+            try:
+                payload = _input(target, event)
+            except (KeyError, TypeError, ValueError) as error:
+                LOG.warning("rule %s: no input for %s: %r", rule.name, target["Arn"], error)
+                continue
+            self._deliver(target, payload)
 
     def _deliver(
         self,
@@ -260,13 +264,35 @@ def _input(target: dict[str, Any], event: Event) -> Any:
         return json.loads(target["Input"])
     if "InputTransformer" in target:
         transformer = target["InputTransformer"]
-        message: Any = {**event, "ingestion-time": event["time"]}
-        return EventTemplateParser.parse(
-            transformer["InputTemplate"], transformer.get("InputPathsMap", {}), message
-        )
+        values = {
+            name: _at(event, path) for name, path in transformer.get("InputPathsMap", {}).items()
+        }
+        values["aws.events.event"] = values["aws.events.event.json"] = event
+        values["aws.events.event.ingestion-time"] = event["time"]
+        return _filled(transformer["InputTemplate"], values)
     if "InputPath" in target:
-        value: Any = event
-        for name in target["InputPath"].removeprefix("$").strip(".").split("."):
-            value = value[name] if name else value
-        return value
+        return _at(event, target["InputPath"])
     return event
+
+
+def _at(event: Event, path: str) -> Any:
+    """The part of an event at a path such as ``$.detail.status``; None when there is none."""
+    value: Any = event
+    for name in path.removeprefix("$").strip(".").split("."):
+        if name:
+            value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _filled(template: str, values: dict[str, Any]) -> Any:
+    """An input template with its ``<variables>``: in a string as text, else as JSON."""
+
+    def fill(match: re.Match[str]) -> str:
+        value = values[match[1]]
+        quoted = template[: match.start()].replace(r"\"", "").count('"') % 2 == 1
+        if not quoted:
+            return json.dumps(value)
+        text = value if isinstance(value, str) else json.dumps(value)
+        return json.dumps(text)[1:-1]
+
+    return json.loads(re.sub(r"<([^<>]+)>", fill, template))

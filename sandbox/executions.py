@@ -5,6 +5,7 @@ What is different here from plain moto, each because the service does it so:
 - An execution ends exactly once. Whatever ends it first (its last state, StopExecution, its
   TimeoutSeconds) writes the last event of the history, and with it the status; what a Lambda
   function that is still running returns later is dropped. moto waits for that function.
+- A Task that timed out adds nothing to the history when its function answers after all.
 - StopExecution records the error and cause it is given, and works before the first state too.
 - A timed-out execution has a stopDate; GetExecutionHistory can be reversed and paged; an
   execution without a name gets one.
@@ -95,9 +96,9 @@ class History(EventManager):
         timestamp: datetime | None = None,
         update_source_event_id: bool = True,
     ) -> int:
-        """Append an event and return its id, or drop it (0) when the execution has ended."""
+        """Append an event and return its id, or drop it (0) when nobody waits for it any more."""
         with self._end:
-            if self.ended:
+            if self.ended or getattr(context, "closed", False):
                 return 0
             number: int = super().add_event(
                 context, event_type, event_details, timestamp, update_source_event_id
@@ -236,6 +237,7 @@ def install(publish: Callable[[Event], None], endpoint: str) -> None:
     response.list_executions = _list_executions
     for module in (branches_decl, state_fail, state_task_lambda):
         module.CustomErrorName = _error_name
+    _wrap_close_frame()
     choice: Any = state_choice.StateChoice
     choice._eval_state = _with_no_choice_matched(choice._eval_state)
     task: Any = state_task_lambda.StateTaskLambda
@@ -267,6 +269,18 @@ def _wrap_start() -> None:
         )
 
     backend.start_execution = start_execution
+
+
+def _wrap_close_frame() -> None:
+    """Mark the frame of a state as closed: what a timed-out Task does later is not recorded."""
+    environment: Any = Environment
+    plain = environment.close_frame
+
+    def close_frame(self: Any, frame: Any) -> None:
+        plain(self, frame)
+        frame.event_history_context.closed = True
+
+    environment.close_frame = close_frame
 
 
 def _error_name(error_name: str | None) -> ErrorName:

@@ -226,11 +226,11 @@ class LambdaRuntime:
     ) -> None:
         """Invoke asynchronously, as for events: repeated on failure, then to the dead-letter queue.
 
-        ``done`` is called with the last answer.
+        ``done`` is called with the last answer. Raises KeyError for an unknown function.
         """
+        function = self.functions[name]
 
         def run() -> None:
-            function = self.functions[name]
             answer = self.invoke(name, event)
             for attempt in range(function.retries):
                 if not answer.failed or self.world.stopping.wait(RETRY_SECONDS[attempt]):

@@ -56,20 +56,22 @@ class Result:
 class Load:
     """Requests to ``url`` at ``rate`` a second, from ``start`` to ``stop``.
 
-    Start it from a thread that lives as long as the load: wrk dies with it.
+    Start it from a thread that lives as long as the load: wrk dies with it. ``directory`` is where
+    it makes its temporary directory (else in the system's).
     """
 
     url: str
     rate: float = 800.0
+    directory: Path | None = None
     _processes: list[subprocess.Popen[str]] = field(default_factory=list)
-    _directory: Path | None = None
+    _work: Path | None = None
     _began: float = 0.0
 
     def start(self) -> None:
         """Begin to send. Raises LoadError when wrk is missing."""
         if shutil.which("wrk") is None:
             raise LoadError("wrk is missing: apt-get install wrk")
-        self._directory = Path(tempfile.mkdtemp(prefix="ecs-bluegreen-load-"))
+        self._work = Path(tempfile.mkdtemp(prefix="ecs-bluegreen-load-", dir=self.directory))
         pause = max(0.0, CONNECTIONS / (self.rate / len(MODES)) - LATENCY_SECONDS)
         self._processes = [
             subprocess.Popen(
@@ -78,7 +80,7 @@ class Load:
                     *("wrk", "--threads", "1", "--connections", str(CONNECTIONS)),
                     *("--duration", str(LONGEST_SECONDS), "--timeout", str(TIMEOUT_SECONDS)),
                     *("--script", str(SCRIPT), *options, self.url),
-                    *("--", str(pause * 1000), str(self._directory / "stop")),
+                    *("--", str(pause * 1000), str(self._work / "stop")),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -95,8 +97,8 @@ class Load:
 
         Raises LoadError when wrk gave no result.
         """
-        assert self._directory is not None
-        (self._directory / "stop").touch()
+        assert self._work is not None
+        (self._work / "stop").touch()
         seconds = time.monotonic() - self._began
         time.sleep(grace)
         reports = []
@@ -116,8 +118,8 @@ class Load:
             process.kill()
             process.wait()
         self._processes = []
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        if self._work is not None:
+            shutil.rmtree(self._work, ignore_errors=True)
 
 
 def _report(output: str) -> dict[str, Any]:

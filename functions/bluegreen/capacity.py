@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from bluegreen.errors import DeploymentRefused
+
+_SIZE = re.compile(r"(?P<number>\d*\.?\d+)\s*(?P<unit>vcpu|gb)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,8 @@ def needs_of(definition: Mapping[str, Any]) -> Needs:
     cpu = definition.get("cpu")
     memory = definition.get("memory")
     return Needs(
-        cpu=int(cpu) if cpu else sum(int(one.get("cpu") or 0) for one in containers),
-        memory=int(memory)
+        cpu=_amount(cpu) if cpu else sum(int(one.get("cpu") or 0) for one in containers),
+        memory=_amount(memory)
         if memory
         else sum(int(one.get("memoryReservation") or one.get("memory") or 0) for one in containers),
         ports=frozenset(
@@ -38,6 +43,19 @@ def needs_of(definition: Mapping[str, Any]) -> Needs:
             if mapping.get("hostPort") and mapping.get("protocol", "tcp") == "tcp"
         ),
     )
+
+
+def _amount(size: str) -> int:
+    """A task's size: CPU units or MiB, or in words, "1 vCPU" or "2 GB".
+
+    https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_RegisterTaskDefinition.html
+    """
+    match = _SIZE.fullmatch(size)
+    if match is None:
+        raise DeploymentRefused(
+            f"task size {size!r}: expected CPU units or MiB (512), or words as in 1 vCPU and 2 GB"
+        )
+    return round(float(match["number"]) * (1024 if match["unit"] else 1))
 
 
 def tasks_that_fit(instances: Sequence[Mapping[str, Any]], needs: Needs) -> int:

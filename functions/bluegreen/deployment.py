@@ -60,6 +60,9 @@ class Scaling(_Part):
     scheduled: bool = False
 
 
+# Fencing number of a deployment that has nothing to change, and so holds no lock.
+NO_LOCK = 0
+
 SUSPENDED = Scaling(dynamic_in=True, dynamic_out=True, scheduled=True)
 
 
@@ -99,6 +102,7 @@ class Deployment(_Part):
     load_balancer_dns: str
     target_groups: dict[Color, str]
     stickiness_seconds: int
+    deregistration_seconds: int
     snapshot: Snapshot
 
     def document(self) -> dict[str, Any]:
@@ -116,11 +120,15 @@ class Deployment(_Part):
         )
 
     def environment(self) -> dict[str, dict[str, str]]:
-        """Container → variables that the new revision gets: configuration first, then overrides."""
+        """Container → variables that the new revision gets: configuration first, then overrides.
+
+        A variable that names the digest of an image that is not replaced stays as it is.
+        """
         variables = {
             container.name: {
                 name: self.rendered(value, self.to_color, container.name)
                 for name, value in container.environment.items()
+                if container.name in self.images or "{digest}" not in value
             }
             for container in self.configuration.containers
         }
@@ -128,9 +136,14 @@ class Deployment(_Part):
             variables.setdefault(name, {}).update(more)
         return variables
 
-    def wanted_count(self, running_live: int) -> int:
-        """Tasks to start on the idle colour: as many as the live colour runs."""
-        return running_live or self.configuration.health.initial_count
+    def wanted_count(self, live: Mapping[str, Any] | None) -> int:
+        """Tasks to start on the idle colour: as many as the live colour runs, or should.
+
+        live: DescribeServices of the live colour. One that has lost tasks just now is no reason to
+        start its successor too small.
+        """
+        counts = (live["runningCount"], live["desiredCount"]) if live else (0, 0)
+        return int(max(counts)) or self.configuration.health.initial_count
 
     @property
     def quiet_seconds(self) -> int:

@@ -13,11 +13,16 @@ Step = Literal["wait", "deregister", "stop", "fail", "done"]
 
 @dataclass(frozen=True)
 class Facts:
-    """quiet_at, deadline: epoch seconds. tasks: those of the service that have not stopped yet."""
+    """What was seen of the old colour.
 
-    weight: int
+    quiet_at: when its last request may end. deadline: until when its targets may take to leave;
+    stop_deadline: and its tasks to stop. All in epoch seconds. tasks: those of the service that
+    have not stopped yet.
+    """
+
     quiet_at: float
     deadline: float
+    stop_deadline: float
     targets: Sequence[Mapping[str, Any]]
     desired_count: int
     tasks: int
@@ -36,14 +41,12 @@ def next_step(facts: Facts, now: float) -> Decision:
     (containers-roadmap #708), and a target that leaves before the load balancer follows the new
     weights still gets requests (argo-rollouts #4595).
     """
-    if facts.weight > 0:
-        return Decision("fail", f"the old colour has weight {facts.weight} again: it is left alone")
     if facts.desired_count == 0 and facts.tasks == 0:
         return Decision("done", "the old colour has ended")
     if now < facts.quiet_at:
         return Decision("wait", f"requests in flight may take another {facts.quiet_at - now:.0f} s")
     if facts.desired_count == 0:
-        if now >= facts.deadline:
+        if now >= facts.stop_deadline:
             return Decision("fail", f"{facts.tasks} tasks of the old colour do not stop")
         return Decision("wait", f"{facts.tasks} tasks of the old colour are stopping")
     registered = len(still_registered(facts.targets))

@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from mypy_boto3_ecr import ECRClient
 
 
-def resolve(client: ECRClient, container: str, image: ImageReference) -> str:
+def resolve(client: ECRClient, container: str, configured: str, image: ImageReference) -> str:
     """``repository URI@sha256:…`` of an image that is there.
 
-    An image in another registry than ECR has to be given by digest: nobody here can ask for it.
+    configured: the container's repository in the service configuration. An image in another
+    registry than ECR has to be given by digest: nobody here can ask for it.
     Raises InvalidRequest when repository, tag or digest do not exist.
     """
-    repository = image.ecr
+    repository = ImageReference(configured).ecr
     if repository is None:
         if image.digest is None:
             raise InvalidRequest(
@@ -45,4 +46,9 @@ def resolve(client: ECRClient, container: str, image: ImageReference) -> str:
             f"{image.tag or image.digest!r}"
         ) from error
     uri = described["repositories"][0]["repositoryUri"]
+    if image.repository not in (configured, uri):
+        raise InvalidRequest(
+            f"images.{container}: the repository is {image.repository!r}, the service "
+            f"configuration says {configured!r}, which is {uri}"
+        )
     return f"{uri}@{found['imageDetails'][0]['imageDigest']}"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _TASKS_PER_CALL = 100
 _INSTANCES_PER_CALL = 100
 _LOG_LINES = 5
+# All of a reason has to fit into the cause of an execution, 32,768 characters.
+_LOG_LINE_LENGTH = 500
 
 
 def service(client: ECSClient, slot: ColorSlot) -> Mapping[str, Any]:
@@ -153,7 +155,7 @@ def _log_tail(
         except ClientError as error:
             # The log is read to explain a failure, and must not hide it behind another one.
             return [f"(log group {options['awslogs-group']} cannot be read: {error})"]
-        return [event["message"].rstrip() for event in events]
+        return [event["message"].rstrip()[:_LOG_LINE_LENGTH] for event in events]
     return []
 
 

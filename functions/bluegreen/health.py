@@ -17,7 +17,7 @@ from typing import Any, Literal
 _HOPELESS = re.compile(
     r"unable to assume (?:the|role)|"
     r"unable to consistently start tasks successfully|"
-    r"(?:was|is) unable to place a task because no container instances were found in your cluster|"
+    r"no container instances were found in your cluster|"
     r"target ?group .*(?:does not exist|not found)",
     re.IGNORECASE,
 )
@@ -33,6 +33,7 @@ class Facts:
 
     deployment: the entry of ``deployments`` in DescribeServices with the id that UpdateService
     answered, None when the service does not list it (yet: ECS reads are eventually consistent).
+    has_health_check: whether a container of the task definition has one; without, ECS says UNKNOWN.
     replaced_by: task definition of a primary deployment made after that one, "" if there is none.
     tasks: DescribeTasks of that deployment's tasks, running and stopped.
     targets: ``TargetHealthDescriptions`` of the colour's target group.
@@ -47,6 +48,7 @@ class Facts:
     targets: Sequence[Mapping[str, Any]]
     events: Sequence[str]
     replaced_by: str = ""
+    has_health_check: bool = False
     died: Sequence[str] = ()
     probe: str | None = None
 
@@ -93,9 +95,10 @@ def what_is_missing(facts: Facts) -> str:
         return f"{len(running)} of {facts.desired} tasks running" + (
             f"; {placement}" if placement else ""
         )
-    ill = [task for task in running if task.get("healthStatus") == "UNHEALTHY"]
+    fit = {"HEALTHY"} if facts.has_health_check else {"HEALTHY", "UNKNOWN"}
+    ill = [task for task in running if task.get("healthStatus", "UNKNOWN") not in fit]
     if ill:
-        return f"{len(ill)} of {len(running)} tasks fail their container health check"
+        return f"{len(ill)} of {len(running)} tasks do not pass their container health check"
     expected = [
         target for target in facts.targets if target["TargetHealth"]["State"] not in LEAVING
     ]

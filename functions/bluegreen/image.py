@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from bluegreen.errors import InvalidRequest
 
-_DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # Distribution reference grammar: https://github.com/distribution/reference (reference.go)
-_TAG = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _ECR = re.compile(
-    r"^(?P<account>\d{12})\.dkr[.-]ecr\.(?P<region>[a-z0-9-]+)\.(?P<domain>[a-z.]+)/(?P<name>.+)$"
+    r"(?P<account>\d{12})\.dkr[.-]ecr\.(?P<region>[a-z0-9-]+)\.(?P<domain>[a-z.]+)/(?P<name>.+)"
 )
 
 
@@ -26,7 +26,7 @@ class ImageReference:
     @property
     def ecr(self) -> EcrRepository | None:
         """The ECR repository, None for one in another registry."""
-        match = _ECR.match(self.repository)
+        match = _ECR.fullmatch(self.repository)
         if match:
             return EcrRepository(match["name"], match["account"], match["region"])
         host = self.repository.split("/")[0]
@@ -52,22 +52,24 @@ def parse(container: str, repository: str, requested: str) -> ImageReference:
     has to be the same one.
     Raises InvalidRequest.
     """
-    expected = "a tag, a digest, repository:tag or repository@sha256:…"
-    if _DIGEST.match(requested):
+    if _DIGEST.fullmatch(requested):
         return ImageReference(repository, digest=requested)
-    if _TAG.match(requested):
+    if _TAG.fullmatch(requested):
         return ImageReference(repository, tag=requested)
     name, at, digest = requested.partition("@")
     tag = ""
     if not at:
         name, _, tag = requested.rpartition(":")
-    if name and name != repository and not name.endswith("/" + repository):
+    if not name or not (_DIGEST.fullmatch(digest) if at else _TAG.fullmatch(tag)):
+        raise InvalidRequest(
+            f"images.{container}: expected a tag, a digest, repository:tag or "
+            f"repository@sha256:…, got {requested!r}"
+        )
+    ecr = _ECR.fullmatch(name)
+    # A URI is compared with the repository's own once ECR has told it (bluegreen/ecr.py).
+    if repository not in (name, ecr["name"] if ecr else None):
         raise InvalidRequest(
             f"images.{container}: the repository is {name!r}, the service configuration says "
             f"{repository!r} (got {requested!r})"
         )
-    if at and _DIGEST.match(digest):
-        return ImageReference(name, digest=digest)
-    if name and _TAG.match(tag):
-        return ImageReference(name, tag=tag)
-    raise InvalidRequest(f"images.{container}: expected {expected}, got {requested!r}")
+    return ImageReference(name, digest=digest) if at else ImageReference(name, tag=tag)

@@ -25,12 +25,13 @@ def colour_health(
     logs: CloudWatchLogsClient,
     deployment: Deployment,
     color: Color,
-    started: Mapping[str, Any],
+    data: Mapping[str, Any],
 ) -> health.Facts:
     """Facts about the tasks that a deployment started.
 
-    started: the answer of StartIdleColor (ecs_deployment_id, desired_count, started_at).
+    data: ``$`` with the answers of RegisterTaskDefinition and StartIdleColor.
     """
+    started = data["idle"]
     slot = deployment.configuration.colors[color]
     service = ecs.service(ecs_client, slot)
     ecs_deployment_id = started["ecs_deployment_id"]
@@ -52,6 +53,7 @@ def colour_health(
         ),
         tasks=tasks,
         targets=alb.targets(elbv2, deployment.target_groups[color]),
+        has_health_check=data["task_definition"]["has_health_check"],
         replaced_by=primary["taskDefinition"] if replaced else "",
         events=[
             event["message"]

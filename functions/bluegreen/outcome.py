@@ -68,15 +68,24 @@ def decide(data: Mapping[str, Any]) -> Outcome:
         )
     if data.get("deployment", {}).get("decision") == "nothing_to_do":
         return Outcome("nothing_to_do", "", "this is what is live already", good=True)
+    drain = data.get("drain", {})
+    if drain.get("undone"):
+        return Outcome("rolled_back", "", drain["reason"], good=True)
     if drain_failure := data.get("drain_failure"):
+        if drain_failure["Error"] == "TrafficChanged":
+            return Outcome("traffic_left", "TrafficChanged", reason_of(drain_failure), good=False)
         return Outcome(
             "succeeded",
             drain_failure["Error"],
             f"the new colour is live, but the old one did not end: {reason_of(drain_failure)}",
             good=True,
         )
-    drained = data.get("drain", {}).get("reason", "the new colour is live")
-    return Outcome("succeeded", "", f"the new colour is live; {drained}", good=True)
+    return Outcome("succeeded", "", "; ".join(["the new colour is live", *_said(drain)]), good=True)
+
+
+def _said(answer: Mapping[str, Any]) -> list[str]:
+    """What a state gave as its reason, if it came to that."""
+    return [answer["reason"]] if "reason" in answer else []
 
 
 def reason_of(failure: Mapping[str, Any]) -> str:

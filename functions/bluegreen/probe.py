@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 import requests
 
 from bluegreen.color import Color
 from bluegreen.configuration import Probe
 from bluegreen.deployment import Deployment
 
-# A probe must be over well within a function's timeout, however many answers it wants.
+# A probe must be over well within a function's timeout (30 s), however many answers it wants.
 _TIMEOUT_SECONDS = 2.0
+_BUDGET_SECONDS = 12.0
 
 
 def ask(deployment: Deployment, probe: Probe, color: Color, port: int) -> str:
@@ -21,7 +24,13 @@ def ask(deployment: Deployment, probe: Probe, color: Color, port: int) -> str:
     url = f"{probe.scheme}://{deployment.load_balancer_dns}:{port}{probe.path}"
     wanted = deployment.rendered(probe.value, color)
     headers = {"Connection": "close"} | ({"Host": probe.host} if probe.host else {})
-    for _ in range(probe.consecutive):
+    began = time.monotonic()
+    for number in range(probe.consecutive):
+        if time.monotonic() - began > _BUDGET_SECONDS:
+            return (
+                f"GET {url}: {number} answers took {_BUDGET_SECONDS:.0f} s; "
+                f"make the path faster or ask for fewer than {probe.consecutive} in a row"
+            )
         try:
             answer = requests.get(
                 url, headers=headers, timeout=_TIMEOUT_SECONDS, allow_redirects=False

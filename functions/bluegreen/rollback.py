@@ -50,7 +50,7 @@ def next_step(facts: Facts, now: float) -> Decision:
     """Old colour up, traffic back, load balancer quiet, then the rest: in this order."""
     if facts.traffic != facts.snapshot:
         if facts.traffic not in facts.ours:
-            return _left_alone(facts)
+            return _left_alone(facts, now)
         if facts.old_desired < facts.old_wanted:
             return Decision("start_old", f"starting {facts.old_wanted} tasks of the old colour")
         if facts.old_healthy < facts.old_wanted:
@@ -69,13 +69,15 @@ def next_step(facts: Facts, now: float) -> Decision:
     return Decision("restore_services", "restoring the services")
 
 
-def _left_alone(facts: Facts) -> Decision:
+def _left_alone(facts: Facts, now: float) -> Decision:
     """Somebody else's weights stay. What this deployment started ends, unless it is in use now."""
     found = f"the traffic was changed by somebody else ({show(facts.traffic)}) and is left so"
     if facts.new_weight > 0:
         return Decision("done", f"{found}; the new colour gets traffic and stays up")
     if facts.services_restored:
         return Decision("done", found)
+    if now >= facts.deadline:
+        return Decision("fail", f"{found}; the new colour does not end")
     if not facts.settled:
         return Decision("wait", f"{found}; requests in flight end")
     return Decision("leave_traffic", f"{found}; the new colour is stopped")

@@ -3,7 +3,8 @@
 Two kinds of items in one table, both with the string key ``pk``:
 
 ``deployment#<id>``: the deployment document with its snapshot, written before the first change; the
-    weights that it meant to write; its phase, and at the end its outcome.
+    weights that it meant to write; its phase; the fencing number of whoever has it in hand; at the
+    end its outcome.
 ``lock#<service>``: who may change the service. ``fencing`` grows with every holder and never goes
     back; ``lease_expires_at`` is compared with the clock (DynamoDB's TTL deletes too late to be a
     lease). ``held`` is there only while the lock is held, which makes the index ``held-locks``
@@ -27,7 +28,7 @@ from bluegreen.traffic import Weights
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-Phase = Literal["planning", "deploying", "committed", "rolling_back", "ended"]
+Phase = Literal["planning", "deploying", "committed", "rolling_back"]
 
 _HELD = "held"
 _INDEX = "held-locks"
@@ -35,7 +36,11 @@ _INDEX = "held-locks"
 
 @dataclass(frozen=True)
 class Record:
-    """A deployment as it is kept. deployment is None as long as it is being planned."""
+    """A deployment as it is kept.
+
+    phase: how far it has come, which stays when it has ended. deployment is None until it is
+    planned, outcome until it has ended.
+    """
 
     id: str
     service: str
@@ -101,17 +106,17 @@ class Store:
             reason=item.get("reason", {}).get("S"),
         )
 
-    def save_plan(self, deployment: Deployment, phase: Phase) -> None:
-        """Keep the plan with its snapshot: from here on the deployment can be undone."""
-        self._client.update_item(
-            TableName=self._table,
-            Key=_key(f"deployment#{deployment.id}"),
-            UpdateExpression="SET document = :document, phase = :phase",
-            ExpressionAttributeValues={
-                ":document": {"S": json.dumps(deployment.document())},
-                ":phase": {"S": phase},
-            },
-        )
+    def begin(self, deployment: Deployment) -> None:
+        """Keep the plan with its snapshot: from here on the deployment can be undone.
+
+        What a deployment of the same name has left is forgotten: Step Functions lets a name be used
+        again after 90 days.
+        """
+        self._save(deployment, "deploying", " REMOVE intents, outcome, reason, ended_at")
+
+    def resume(self, deployment: Deployment, phase: Phase) -> None:
+        """Keep a plan under the number of the execution that has taken it over."""
+        self._save(deployment, phase, "")
 
     def enter(self, deployment_id: str, phase: Phase) -> None:
         """Note how far a deployment has come."""
@@ -137,24 +142,22 @@ class Store:
     def close(self, deployment_id: str, outcome: str, reason: str, now: float, fencing: int) -> str:
         """Record how a deployment ended, and return the outcome that stands in the end.
 
-        That is another one when a later holder of the lock has closed it already: a deployment
-        that was rolled back while its old colour was warm does not become a success when its own
-        execution wakes up. A request that was never a deployment leaves no record.
+        Only the latest holder has a say: a deployment that is rolled back while its old colour is
+        warm does not become a success when its own execution wakes up. A request that never was a
+        deployment leaves no record.
         """
         try:
             self._client.update_item(
                 TableName=self._table,
                 Key=_key(f"deployment#{deployment_id}"),
                 UpdateExpression=(
-                    "SET phase = :ended, outcome = :outcome, reason = :reason, "
-                    "ended_at = :now, closed_by = :fencing"
+                    "SET outcome = :outcome, reason = :reason, ended_at = :now, fencing = :fencing"
                 ),
                 ConditionExpression=(
                     "attribute_exists(pk) AND "
-                    "(attribute_not_exists(closed_by) OR closed_by <= :fencing)"
+                    "(attribute_not_exists(fencing) OR fencing <= :fencing)"
                 ),
                 ExpressionAttributeValues={
-                    ":ended": {"S": "ended"},
                     ":outcome": {"S": outcome},
                     ":reason": {"S": reason},
                     ":now": _number(now),
@@ -166,43 +169,58 @@ class Store:
             return record.outcome if record and record.outcome else outcome
         return outcome
 
+    def _save(self, deployment: Deployment, phase: Phase, forget: str) -> None:
+        self._client.update_item(
+            TableName=self._table,
+            Key=_key(f"deployment#{deployment.id}"),
+            UpdateExpression="SET document = :document, phase = :phase, fencing = :fencing"
+            + forget,
+            ExpressionAttributeValues={
+                ":document": {"S": json.dumps(deployment.document())},
+                ":phase": {"S": phase},
+                ":fencing": {"N": str(deployment.fencing)},
+            },
+        )
+
     # Locks
 
     def lock(self, service: str) -> Lock | None:
         item = self._get(f"lock#{service}")
         return _lock(item) if item else None
 
-    def acquire(self, service: str, deployment_id: str, execution_arn: str, now: float) -> int:
-        """Take the lock of a service, or one that is only kept warm; returns the fencing number.
+    def check_free(self, service: str, execution_arn: str, now: float) -> Lock | None:
+        """The lock as it is, if this execution may acquire it; None if nobody ever did.
 
-        An execution that holds it already gets it again, with a higher number: what an earlier
-        attempt of its own may still be doing is fenced off. Raises LockHeld, naming the holder.
+        Raises LockHeld, naming the holder.
         """
-        try:
-            answer = self._client.update_item(
-                TableName=self._table,
-                Key=_key(f"lock#{service}"),
-                UpdateExpression=(
-                    "SET held = :held, deployment_id = :deployment, execution_arn = :execution, "
-                    "lease_expires_at = :lease REMOVE warm ADD fencing :one"
-                ),
-                ConditionExpression=(
-                    "attribute_not_exists(held) OR attribute_exists(warm) "
-                    "OR execution_arn = :execution"
-                ),
-                ExpressionAttributeValues={
-                    ":held": {"S": _HELD},
-                    ":deployment": {"S": deployment_id},
-                    ":execution": {"S": execution_arn},
-                    ":lease": _number(now + self._lease),
-                    ":one": {"N": "1"},
-                },
-                ReturnValues="ALL_NEW",
-            )
-        except self._client.exceptions.ConditionalCheckFailedException as error:
-            holder = self.lock(service)
-            raise LockHeld(_held_by(service, holder, now)) from error
-        return int(answer["Attributes"]["fencing"]["N"])
+        lock = self.lock(service)
+        if lock and lock.held and not lock.warm and lock.execution_arn != execution_arn:
+            raise LockHeld(_held_by(service, lock, now))
+        return lock
+
+    def acquire(
+        self,
+        service: str,
+        deployment_id: str,
+        execution_arn: str,
+        now: float,
+        seen: Lock | None,
+    ) -> int:
+        """Take a lock that is free, or only kept warm; returns the new fencing number.
+
+        seen: the lock as check_free() showed it before the world was looked at. Nobody may have had
+        it in between, or what was seen of the world is out of date. An execution that holds it
+        already gets it again, with a higher number: what an earlier attempt of its own may still
+        be doing is fenced off. Raises LockHeld, naming the holder.
+        """
+        return self._take(
+            service,
+            deployment_id,
+            execution_arn,
+            now,
+            seen,
+            "(attribute_not_exists(held) OR attribute_exists(warm) OR execution_arn = :execution)",
+        )
 
     def take_over(self, lock: Lock, deployment_id: str, execution_arn: str, now: float) -> int:
         """Take a lock as it was last seen, whoever has it; returns the new fencing number.
@@ -210,31 +228,7 @@ class Store:
         Only for a holder that is known to have ended. Raises LockHeld if the lock has changed hands
         since it was read, unless this execution is the one that took it.
         """
-        try:
-            answer = self._client.update_item(
-                TableName=self._table,
-                Key=_key(f"lock#{lock.service}"),
-                UpdateExpression=(
-                    "SET held = :held, deployment_id = :deployment, execution_arn = :execution, "
-                    "lease_expires_at = :lease REMOVE warm ADD fencing :one"
-                ),
-                ConditionExpression="fencing = :seen",
-                ExpressionAttributeValues={
-                    ":held": {"S": _HELD},
-                    ":deployment": {"S": deployment_id},
-                    ":execution": {"S": execution_arn},
-                    ":lease": _number(now + self._lease),
-                    ":seen": {"N": str(lock.fencing)},
-                    ":one": {"N": "1"},
-                },
-                ReturnValues="ALL_NEW",
-            )
-        except self._client.exceptions.ConditionalCheckFailedException as error:
-            holder = self.lock(lock.service)
-            if holder and holder.held and holder.execution_arn == execution_arn:
-                return holder.fencing
-            raise LockHeld(_held_by(lock.service, holder, now)) from error
-        return int(answer["Attributes"]["fencing"]["N"])
+        return self._take(lock.service, deployment_id, execution_arn, now, lock, "")
 
     def prove(self, deployment: Deployment, now: float) -> None:
         """Renew the lease of a lock that is still held. Raises LockLost when it is not."""
@@ -283,6 +277,47 @@ class Store:
         )
         return [_lock(item) for page in pages for item in page["Items"]]
 
+    def _take(
+        self,
+        service: str,
+        deployment_id: str,
+        execution_arn: str,
+        now: float,
+        seen: Lock | None,
+        condition: str,
+    ) -> int:
+        values: dict[str, Any] = {
+            ":held": {"S": _HELD},
+            ":deployment": {"S": deployment_id},
+            ":execution": {"S": execution_arn},
+            ":lease": _number(now + self._lease),
+            ":one": {"N": "1"},
+        }
+        if seen is None:
+            unchanged = "attribute_not_exists(pk)"
+        else:
+            values[":seen"] = {"N": str(seen.fencing)}
+            unchanged = "fencing = :seen" + (f" AND {condition}" if condition else "")
+        try:
+            answer = self._client.update_item(
+                TableName=self._table,
+                Key=_key(f"lock#{service}"),
+                UpdateExpression=(
+                    "SET held = :held, deployment_id = :deployment, execution_arn = :execution, "
+                    "lease_expires_at = :lease REMOVE warm ADD fencing :one"
+                ),
+                ConditionExpression=unchanged,
+                ExpressionAttributeValues=values,
+                ReturnValues="ALL_NEW",
+            )
+        except self._client.exceptions.ConditionalCheckFailedException as error:
+            holder = self.lock(service)
+            # The SDK repeats a call whose answer was lost: then it was this execution after all.
+            if holder and holder.held and holder.execution_arn == execution_arn:
+                return holder.fencing
+            raise LockHeld(_held_by(service, holder, now)) from error
+        return int(answer["Attributes"]["fencing"]["N"])
+
     def _update_held(
         self,
         deployment: Deployment,
@@ -323,7 +358,7 @@ def _number(value: float) -> dict[str, Any]:
 
 def _phase(value: str) -> Phase:
     match value:
-        case "planning" | "deploying" | "committed" | "rolling_back" | "ended":
+        case "planning" | "deploying" | "committed" | "rolling_back":
             return value
         case _:
             raise ValueError(f"unknown phase {value!r} in the deployments table")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bluegreen.color import Color
-from bluegreen.errors import DeploymentRefused
+from bluegreen.errors import DeploymentRefused, TrafficChanged
 
 Action = Mapping[str, Any]
 # Weight (0–999) per colour. A colour that the action does not name has no entry.
@@ -24,8 +24,8 @@ _ALL = 100
 def read_weights(actions: Sequence[Action], groups: TargetGroups) -> Weights:
     """The weights that a list of actions gives to the two colours.
 
-    Raises DeploymentRefused when there is no forward action, or when it forwards to a group that
-    belongs to neither colour: then the shares of the colours could not be told apart from it.
+    Raises TrafficChanged when there is no forward action, or when it forwards to a group that
+    belongs to neither colour: then somebody else has a say in it.
     """
     forward = _forward(actions)
     colors = {arn: color for color, arn in groups.items()}
@@ -33,7 +33,7 @@ def read_weights(actions: Sequence[Action], groups: TargetGroups) -> Weights:
     for group in _tuples(forward):
         arn = group["TargetGroupArn"]
         if arn not in colors:
-            raise DeploymentRefused(
+            raise TrafficChanged(
                 f"the listener also forwards to {arn}, which is neither blue nor green; "
                 "a colour's forward action may hold the two target groups of the colours only"
             )
@@ -68,6 +68,18 @@ def with_weights(
     forward.pop("TargetGroupArn", None)
     forward["ForwardConfig"] = config
     return changed
+
+
+def shares(actions: Sequence[Action], groups: TargetGroups) -> Weights:
+    """The weight of each colour wherever an action names it, whatever else there is."""
+    colors = {arn: color for color, arn in groups.items()}
+    return {
+        colors[group["TargetGroupArn"]]: int(group.get("Weight", 1))
+        for action in actions
+        if action["Type"] == "forward"
+        for group in _tuples(action)
+        if group["TargetGroupArn"] in colors
+    }
 
 
 def live_color(weights: Weights) -> Color | None:
@@ -107,7 +119,7 @@ def _forward(actions: Sequence[Any]) -> Any:
         if action["Type"] == "forward":
             return action
     kinds = ", ".join(action["Type"] for action in actions) or "nothing"
-    raise DeploymentRefused(
+    raise TrafficChanged(
         f"the listener does not forward (its actions: {kinds}); "
         "it needs a forward action to the target groups of the colours"
     )

@@ -33,6 +33,7 @@ _PASSING = frozenset(
         "ProvisionedThroughputExceededException",
         "TransactionInProgressException",
         "LimitExceededException",
+        "ConcurrentUpdateException",
     }
 )
 
@@ -106,7 +107,9 @@ def is_passing(error: ClientError) -> bool:
     """Whether the same call may succeed a little later."""
     code = error.response.get("Error", {}).get("Code", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return status >= 500 or "throttl" in code.lower() or code in _PASSING
+    # ECS says "Too many concurrent attempts to create a new revision" as a plain ClientException.
+    concurrent = "concurrent" in error.response.get("Error", {}).get("Message", "")
+    return status >= 500 or "throttl" in code.lower() or code in _PASSING or concurrent
 
 
 def _summary(answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Application load balancers: moto's ELBv2 with a real data plane.
 
 ``install`` puts ``backend.AlbBackend`` in the place of moto's and starts ``plane.DataPlane``, which
-runs HAProxy (``haproxy``), checks targets (``health``) and decides about them (``targets``).
+runs HAProxy (``configuration``, ``haproxy``), checks targets (``health``) and decides about them
+(``targets``).
 """
 
 from __future__ import annotations

@@ -20,33 +20,35 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from sandbox.alb.backend import forward_weights
-from sandbox.alb.haproxy import (
+from sandbox.alb.configuration import (
     NOWHERE,
     SLOTS,
     FixedResponse,
     Frontend,
     Group,
-    Haproxy,
-    HaproxyError,
     Mode,
     Rule,
     Slot,
     Structure,
     Weights,
 )
+from sandbox.alb.haproxy import Haproxy, HaproxyError
 from sandbox.alb.health import MIN_INTERVAL_SECONDS, MIN_TIMEOUT_SECONDS, Check, HealthChecker
 from sandbox.alb.targets import CheckResult, Target, TargetKey, receiving
 from sandbox.world import World
 
 TICK_SECONDS = 0.05
 FOLLOW_SECONDS = 0.05
+PASS_SECONDS = 10.0  # that a call waits for the data plane, at most
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class _Followed:
-    """A rule's forward action: what the API says last, what the data plane does, what waits."""
+    """A rule's forward action: what the API says last, what the data plane does, what waits (each
+    with the moment it was accepted).
+    """
 
     seen: Weights
     effective: Weights
@@ -65,13 +67,15 @@ class DataPlane:
         self.address = world.load_balancer_address
         self._world = world
         self._divisor = interval_divisor
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._wake = threading.Event()
+        self._passes = threading.Condition()
+        self._begun = 0
+        self._done = 0
         self._targets: dict[TargetKey, Target] = {}
         self._followed: dict[str, _Followed] = {}
         self._slots: dict[tuple[str, int], tuple[TargetKey | None, Slot]] = {}
         self._used: set[str] = set()
-        self._structure: Structure | None = None
         self._checks: dict[TargetKey, Check] = {}
         self._checker = HealthChecker(self._record)
         self._haproxy = Haproxy(
@@ -103,7 +107,10 @@ class DataPlane:
         self.wake()
 
     def deregister(self, key: TargetKey, delay: float) -> None:
-        """Drain a target for ``delay`` seconds; one that is unused or unknown is gone at once."""
+        """Drain a target for ``delay`` seconds; one that is unused or unknown is gone at once.
+
+        When this returns, nothing new goes there.
+        """
         with self._lock:
             target = self._targets.get(key)
             if target is None or target.state == "draining":
@@ -112,7 +119,16 @@ class DataPlane:
                 del self._targets[key]
             else:
                 target.drain(time.monotonic() + delay)
-            self._tick()  # when the call returns, nothing new goes there
+        self._wait_for_pass()
+
+    def _wait_for_pass(self) -> None:
+        """Wait for a pass that began after now: HAProxy is told things by one thread only."""
+        with self._passes:
+            wanted = self._begun + 1
+            self._wake.set()
+            self._passes.wait_for(
+                lambda: self._done >= wanted or self._world.stopping.is_set(), PASS_SECONDS
+            )
 
     def describe(self, group_arn: str) -> dict[TargetKey, tuple[str, str | None, str | None]]:
         """State, reason and description of the targets of a group."""
@@ -124,19 +140,27 @@ class DataPlane:
             }
 
     def effective_weights(self) -> dict[str, dict[str, int]]:
-        """What the data plane does now, by listener or rule ARN: weights by target group ARN."""
+        """What the data plane does now, by listener or rule ARN: weights by group.
+
+        A group is its name with a dot and the last part of its ARN.
+        """
         with self._lock:
             return {arn: dict(rule.effective) for arn, rule in self._followed.items()}
 
     def _run(self) -> None:
         while not self._world.stopping.is_set():
             self._wake.wait(TICK_SECONDS)
-            self._wake.clear()
+            with self._passes:
+                self._wake.clear()
+                self._begun += 1
             try:
                 self._tick()
-            except HaproxyError:
+            except (HaproxyError, OSError):
                 logger.exception("the load balancer cannot follow; trying again")
                 self._world.stopping.wait(1)
+            with self._passes:
+                self._done = self._begun
+                self._passes.notify_all()
         self._checker.stop()
         self._haproxy.stop()
 
@@ -149,9 +173,10 @@ class DataPlane:
             self._used = used
             for key, target in list(self._targets.items()):
                 target.use(in_use=key[0] in used)
-                if target.gone_at is not None and target.gone_at <= now:
+                over = target.gone_at is not None and target.gone_at <= now
+                if over or key[0] not in backend.target_groups:
                     del self._targets[key]
-            gone = self._assign_slots()
+            self._assign_slots({group.name for group in structure.groups})
             slots = {place: slot for place, (_, slot) in self._slots.items()}
             usable = {group for (group, _), slot in slots.items() if slot.mode is Mode.READY}
             weights = {
@@ -163,8 +188,6 @@ class DataPlane:
             }
             checks = self._wanted_checks(backend)
         self._haproxy.follow(structure, weights, slots)
-        for group, number in gone:
-            self._haproxy.close_connections(group, number)
         if checks != self._checks:
             self._checks = checks
             self._checker.follow(checks)
@@ -202,14 +225,14 @@ class DataPlane:
                 self._followed[arn] = _Followed(weights, weights)
                 continue
             if weights != rule.seen:
-                lag = self._world.faults.propagation_lag
                 rule.seen = weights
-                rule.waiting.append((now + FOLLOW_SECONDS + lag, weights))
-            while rule.waiting and rule.waiting[0][0] <= now:
+                rule.waiting.append((now, weights))
+            lag = FOLLOW_SECONDS + self._world.faults.propagation_lag
+            while rule.waiting and rule.waiting[0][0] + lag <= now:
                 rule.effective = rule.waiting.popleft()[1]
 
-    def _assign_slots(self) -> list[tuple[str, int]]:
-        """Give every target a server of its group; returns the servers whose target is gone.
+    def _assign_slots(self, groups: set[str]) -> None:
+        """Give every target a server of its group.
 
         A freed server is given to the same address again if it can be, and to another one as late
         as possible: no idle connection to the old target is left then.
@@ -217,11 +240,11 @@ class DataPlane:
         by_group: dict[str, list[Target]] = {}
         for target in self._targets.values():
             by_group.setdefault(target.key[0], []).append(target)
-        gone = []
-        for place, (key, slot) in self._slots.items():
-            if key is not None and key not in self._targets:
+        for place, (key, slot) in list(self._slots.items()):
+            if place[0] not in groups:
+                del self._slots[place]
+            elif key is not None and key not in self._targets:
                 self._slots[place] = (None, Slot(slot.address, slot.port, Mode.EMPTY))
-                gone.append(place)
         held = {key: place for place, (key, _) in self._slots.items() if key is not None}
         for arn, targets in by_group.items():
             ready = receiving(targets)
@@ -233,7 +256,6 @@ class DataPlane:
                 mode = Mode.READY if target.key in ready else Mode.DRAIN
                 self._slots.pop(slot_place, None)  # the dictionary is in the order of last use
                 self._slots[slot_place] = (target.key, Slot(target.address, target.port, mode))
-        return gone
 
     def _free_slot(self, group: str, target: Target) -> tuple[str, int] | None:
         free = [place for place, (key, _) in self._slots.items() if key is None]

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from bluegreen.errors import AwsUnavailable, DeploymentRefused, DrainFailed, LockHeld, LockLost
+from bluegreen.errors import (
+    AwsUnavailable,
+    DeploymentRefused,
+    LockHeld,
+    LockLost,
+    TrafficChanged,
+)
 from tests.functions.world import BLUE, GREEN, START, World, execution_arn
 
 
@@ -75,7 +81,7 @@ def test_an_old_colour_that_gets_traffic_again_is_left_alone(
 ) -> None:
     world.set_weights({BLUE: 10, GREEN: 90})
     world.now += 100
-    with pytest.raises(DrainFailed, match="blue: the old colour has weight 10 again"):
+    with pytest.raises(TrafficChanged, match=r"blue traffic again \(weight 10\)"):
         drain(world, data)
     assert world.health[BLUE] == ["healthy", "healthy"]
     assert world.service(BLUE)["desiredCount"] == 2
@@ -86,9 +92,9 @@ def test_22_traffic_that_somebody_put_back_is_no_success_of_the_new_colour(
 ) -> None:
     """The outcome must not claim that the new colour is live when the old one has all traffic."""
     world.set_weights({BLUE: 100, GREEN: 0})
-    with pytest.raises(DrainFailed) as failed:
+    with pytest.raises(TrafficChanged) as failed:
         drain(world, data)
-    caught = {"Error": "DrainFailed", "Cause": str(failed.value)}
+    caught = {"Error": "TrafficChanged", "Cause": str(failed.value)}
     answer = world.run("record_outcome", {**data, "drain_failure": caught})
     assert answer["outcome"] != "succeeded"
     assert "the new colour is live" not in answer["cause"]
@@ -123,7 +129,7 @@ def test_06_a_colour_is_not_left_to_the_next_deployment_before_it_is_quiet(
     drain(world, data)
     world.now += 1
     with pytest.raises(LockHeld):
-        world.store.acquire("web", "d-2", execution_arn("d-2"), world.now)
+        world.store.acquire("web", "d-2", execution_arn("d-2"), world.now, world.store.lock("web"))
 
 
 def test_a_warm_colour_that_the_next_deployment_took_is_no_longer_ours(

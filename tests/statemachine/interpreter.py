@@ -57,10 +57,12 @@ class Refused:
     code: str
 
 
+@dataclass(frozen=True)
 class NoAnswer:
     """The connection to Lambda is lost."""
 
 
+@dataclass(frozen=True)
 class TooSlow:
     """The function does not answer within the Task's TimeoutSeconds."""
 

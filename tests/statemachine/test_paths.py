@@ -42,6 +42,7 @@ STARTED = {
 }
 NOT_YET = {"status": "waiting", "reason": "1 of 2 tasks running", "wait_seconds": 7}
 HEALTHY = {"status": "healthy", "reason": "2 of 2 tasks and targets healthy", "wait_seconds": 7}
+OUTGROWN = {"status": "outgrown", "reason": "the live colour has 3 tasks by now"}
 SHIFTED = {"status": "shifted", "step": 0, "percent": 100, "proved_at": None, "wait_seconds": 1}
 BAKING = {**SHIFTED, "status": "waiting", "proved_at": 1010.0, "wait_seconds": 4}
 BAKED = {**BAKING, "status": "baked"}
@@ -189,6 +190,13 @@ SCENARIOS = [
         f"ShiftTraffic {BAKE} Baked {DRAIN} {SUCCEED}",
         "succeeded",
         slept=[1, 1],
+    ),
+    Scenario(
+        "the live colour scales out meanwhile",
+        DEPLOY_WEB,
+        deploying(CheckHealth=[OUTGROWN, HEALTHY], StartIdleColor=[STARTED, STARTED]),
+        f"{REGISTER} {START} {HEALTH} {START} {HEALTH} ShiftTraffic {BAKE} Baked {DRAIN} {SUCCEED}",
+        "succeeded",
     ),
     Scenario(
         "health is waited for",

@@ -137,12 +137,14 @@ def test_the_deployer_may_pass_the_roles_and_read_the_logs(
 def test_draining_lasts_as_long_as_deregistration(
     infrastructure: Template, service: ServiceConfiguration
 ) -> None:
+    delay = {"Ref": "DeregistrationDelaySeconds"}
     for logical_id, group in infrastructure.of_type(
         "AWS::ElasticLoadBalancingV2::TargetGroup"
     ).items():
         attributes = {one["Key"]: one["Value"] for one in group["TargetGroupAttributes"]}
-        delay = int(attributes["deregistration_delay.timeout_seconds"])
-        assert service.drain.seconds >= delay, logical_id
+        assert attributes["deregistration_delay.timeout_seconds"] == delay, logical_id
+    default = infrastructure.parameters["DeregistrationDelaySeconds"]["Default"]
+    assert service.drain.seconds >= default
 
 
 def test_a_task_has_time_to_finish_its_requests(infrastructure: Template) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bluegreen.pace import LONGEST_SECONDS
 from tests.template.model import ROOT, TEMPLATE, Template
 
 
@@ -69,10 +70,7 @@ def test_the_deploy_form_shows_every_parameter(template: Template) -> None:
 
 
 def test_the_lease_outlives_the_longest_interval_between_two_checks(template: Template) -> None:
-    schema = (ROOT / "functions" / "bluegreen" / "configuration.py").read_text()
-    (longest,) = re.findall(r"^PollInterval = .*le=(\d+)", schema, re.MULTILINE)
-
-    assert template.parameters["LeaseSeconds"]["MinValue"] >= 2 * int(longest)
+    assert template.parameters["LeaseSeconds"]["MinValue"] >= 2 * LONGEST_SECONDS
 
 
 def test_outputs(template: Template) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,11 +15,11 @@ def target(state: str) -> dict[str, Any]:
     return {"Target": {"Id": "i-1", "Port": 18081}, "TargetHealth": {"State": state}}
 
 
-QUIET, DEADLINE = 50.0, 950.0
+QUIET, DEADLINE, STOP_DEADLINE = 50.0, 950.0, 1850.0
 OLD = Facts(
-    weight=0,
     quiet_at=QUIET,
     deadline=DEADLINE,
+    stop_deadline=STOP_DEADLINE,
     targets=[target("healthy"), target("healthy")],
     desired_count=2,
     tasks=2,
@@ -60,7 +59,7 @@ def test_stopping_tasks_are_waited_for_until_they_have_ended() -> None:
 
 
 def test_tasks_that_do_not_stop_are_an_error_at_the_deadline() -> None:
-    found = next_step(replace(OLD, targets=[], desired_count=0), DEADLINE)
+    found = next_step(replace(OLD, targets=[], desired_count=0), STOP_DEADLINE)
     assert (found.step, found.reason) == ("fail", "2 tasks of the old colour do not stop")
 
 
@@ -77,18 +76,11 @@ def test_a_service_without_tasks_is_still_set_to_none() -> None:
     assert step(replace(OLD, targets=[], tasks=0), 60) == "stop"
 
 
-@pytest.mark.parametrize("now", [0.0, QUIET, DEADLINE, 10_000.0])
-def test_a_colour_that_gets_traffic_again_is_left_alone(now: float) -> None:
-    found = next_step(replace(OLD, weight=1), now)
-    assert found.step == "fail"
-    assert "left alone" in found.reason
-
-
 facts = st.builds(
     Facts,
-    weight=st.sampled_from([0, 0, 0, 1, 100]),
     quiet_at=st.just(QUIET),
     deadline=st.just(DEADLINE),
+    stop_deadline=st.just(STOP_DEADLINE),
     targets=st.lists(
         st.sampled_from(["healthy", "initial", "unhealthy", "draining", "unused"]).map(target),
         max_size=3,
@@ -105,7 +97,6 @@ def test_06_never_stopped_before_it_is_quiet_nor_before_all_are_out_of_the_group
 ) -> None:
     if step(facts, now) == "stop":
         assert now >= QUIET
-        assert facts.weight == 0
         assert not facts.targets or now >= DEADLINE
 
 
@@ -117,14 +108,9 @@ def test_06_never_deregistered_before_it_is_quiet(facts: Facts, now: float) -> N
 
 
 @given(facts, times)
-def test_done_only_when_nothing_is_left_and_nothing_is_touched_under_traffic(
-    facts: Facts, now: float
-) -> None:
-    found = step(facts, now)
-    if found == "done":
-        assert (facts.desired_count, facts.tasks, facts.weight) == (0, 0, 0)
-    if facts.weight:
-        assert found == "fail"
+def test_done_only_when_nothing_is_left(facts: Facts, now: float) -> None:
+    if step(facts, now) == "done":
+        assert (facts.desired_count, facts.tasks) == (0, 0)
 
 
 @dataclass
@@ -148,9 +134,9 @@ class OldColor:
         gone = self.deregistered_at is not None and self.now >= self.deregistered_at + self.draining
         state = "healthy" if self.deregistered_at is None else "draining"
         return Facts(
-            weight=0,
             quiet_at=QUIET,
             deadline=DEADLINE,
+            stop_deadline=STOP_DEADLINE,
             targets=[] if gone or ended else [target(state)] * self.tasks,
             desired_count=self.desired,
             tasks=0 if ended else self.tasks,

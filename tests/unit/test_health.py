@@ -94,7 +94,7 @@ def test_too_few_running_tasks_are_waited_for() -> None:
 
 def test_a_task_that_fails_its_container_health_check_is_waited_for() -> None:
     ill = replace(HEALTHY, tasks=[task(), task(healthStatus="UNHEALTHY")])
-    assert verdict(ill).reason == "1 of 2 tasks fail their container health check"
+    assert verdict(ill).reason == "1 of 2 tasks do not pass their container health check"
 
 
 # 3: the probe does not replace health, and health does not replace the probe

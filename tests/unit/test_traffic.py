@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bluegreen.color import Color
-from bluegreen.errors import DeploymentRefused
+from bluegreen.errors import DeploymentRefused, TrafficChanged
 from bluegreen.traffic import (
     Weights,
     live_color,
@@ -185,7 +185,7 @@ def test_split_traffic_is_refused_and_the_shares_are_named(blue: int, green: int
 
 def test_a_third_target_group_is_refused_by_its_arn() -> None:
     actions = [forward((GROUPS[BLUE], 1), (ARN.format("canary"), 0))]
-    with pytest.raises(DeploymentRefused, match="targetgroup/web-canary/1, which is neither"):
+    with pytest.raises(TrafficChanged, match="targetgroup/web-canary/1, which is neither"):
         read_weights(actions, GROUPS)
 
 
@@ -200,7 +200,7 @@ def test_a_third_target_group_is_refused_by_its_arn() -> None:
 def test_a_listener_that_does_not_forward_is_refused(
     actions: list[dict[str, Any]], says: str
 ) -> None:
-    with pytest.raises(DeploymentRefused, match=says):
+    with pytest.raises(TrafficChanged, match=says):
         read_weights(actions, GROUPS)
 
 

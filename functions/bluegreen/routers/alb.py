@@ -18,6 +18,7 @@ from bluegreen.traffic import (
     TargetGroups,
     Weights,
     read_weights,
+    shares,
     show,
     stickiness_seconds,
     with_weights,
@@ -80,8 +81,15 @@ def find_target_group(client: ElasticLoadBalancingv2Client, slot: ColorSlot) -> 
 
 
 def read(client: ElasticLoadBalancingv2Client, location: Location, groups: TargetGroups) -> Weights:
-    """The weights at a place now."""
+    """The weights at a place now. Raises TrafficChanged when they are not the colours' alone."""
     return read_weights(_actions(client, location), groups)
+
+
+def read_shares(
+    client: ElasticLoadBalancingv2Client, location: Location, groups: TargetGroups
+) -> Weights:
+    """The weight of each colour at a place now, whatever else somebody has put there."""
+    return shares(_actions(client, location), groups)
 
 
 def read_stickiness(client: ElasticLoadBalancingv2Client, location: Location) -> int:
@@ -122,6 +130,13 @@ def write(
             f"wrote {show(weights)}, but read {show(found)} right after: "
             "somebody else changes the traffic too; it is left as it is"
         )
+
+
+def read_deregistration_delay(client: ElasticLoadBalancingv2Client, group_arn: str) -> int:
+    """Seconds that a target of a group stays ``draining``."""
+    answer = client.describe_target_group_attributes(TargetGroupArn=group_arn)
+    attributes = {one["Key"]: one["Value"] for one in answer["Attributes"]}
+    return int(attributes["deregistration_delay.timeout_seconds"])
 
 
 def targets(client: ElasticLoadBalancingv2Client, group_arn: str) -> list[Mapping[str, Any]]:

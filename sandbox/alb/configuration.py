@@ -1,0 +1,233 @@
+"""The configuration of HAProxy: what a reload changes, and the words of its runtime API.
+
+What changes while requests flow is not in it, but told to a running process (``haproxy``):
+  - which group a request goes to: one map entry a rule holds its whole forward action, so every
+    request sees either the old weights or the new ones;
+  - the targets of a group: each group has SLOTS servers that are given addresses and states.
+Listeners, rules, conditions and fixed responses are in it.
+
+As an ALB does, HAProxy never repeats a request (retries 0) and reuses its connections to targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+SLOTS = 48
+NOWHERE = "nowhere"  # the backend that answers 503, as an ALB does for an empty group
+MAX_GROUPS_PER_RULE = 5  # of an ALB's forward action
+RANDOM_RANGE = 2**32  # of HAProxy's rand()
+OLD_PROCESS_SECONDS = 300  # a process that was replaced is ended for good after that
+SESSION_DAYS = 24  # that a session of the runtime API may be silent: the longest time HAProxy knows
+
+ERROR_REASONS = {
+    400: "Bad Request",
+    408: "Request Time-out",
+    500: "Internal Server Error",
+    502: "Bad Gateway",
+    503: "Service Temporarily Unavailable",
+    504: "Gateway Time-out",
+}
+
+
+class Mode(StrEnum):
+    """What a server slot does: the words of HAProxy's ``set server … state``."""
+
+    READY = "ready"
+    DRAIN = "drain"  # what is in flight goes on, nothing new comes
+    EMPTY = "maint"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One server of a group: an address such as ``127.0.1.1`` with its port, and what it does."""
+
+    address: str
+    port: int
+    mode: Mode
+
+
+@dataclass(frozen=True)
+class FixedResponse:
+    """An answer that the load balancer gives itself."""
+
+    status: int
+    content_type: str
+    body: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of a listener: ``key`` names it in the map, ``conditions`` are all ACL expressions.
+
+    The rule without conditions is the listener's default action.
+    """
+
+    key: str
+    conditions: tuple[str, ...]
+    fixed: FixedResponse | None = None
+
+
+@dataclass(frozen=True)
+class Frontend:
+    """A listener; its rules are in the order in which they are tried, the default one last."""
+
+    name: str
+    port: int
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A target group as HAProxy knows it."""
+
+    name: str
+    algorithm: str = "roundrobin"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What only a reload can change."""
+
+    address: str
+    frontends: tuple[Frontend, ...]
+    groups: tuple[Group, ...]
+    idle_timeout: int = 60
+
+
+Weights = tuple[tuple[str, int], ...]
+"""The forward action of a rule: groups with their weights (0 to 999)."""
+
+
+def encode_weights(weights: Weights) -> str:
+    """Encode a forward action for the map: ``|``-separated pairs of upper bound and group.
+
+    A request with the random number r goes to the first group whose bound is above r. Groups of
+    weight 0 have an empty range; no weight at all is ``-``: nowhere to go.
+    """
+    total = sum(weight for _, weight in weights)
+    if not total:
+        return "-"
+    fields: list[str] = []
+    below = 0
+    for group, weight in weights:
+        below += weight
+        fields += [str(RANDOM_RANGE * below // total if weight else 0), group]
+    return "|".join(fields)
+
+
+def write_error_pages(directory: Path) -> dict[int, Path]:
+    """Write an ALB's error pages as whole HTTP responses; returns their files by status code."""
+    pages = {}
+    for status, reason in ERROR_REASONS.items():
+        body = (
+            f"<html>\r\n<head><title>{status} {reason}</title></head>\r\n<body>\r\n"
+            f"<center><h1>{status} {reason}</h1></center>\r\n</body>\r\n</html>\r\n"
+        )
+        pages[status] = directory / f"{status}.http"
+        head = (
+            f"HTTP/1.1 {status} {reason}\r\nServer: awselb/2.0\r\nContent-Type: text/html\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: keep-alive\r\n\r\n"
+        )
+        pages[status].write_bytes((head + body).encode())
+    return pages
+
+
+def render(
+    structure: Structure,
+    slots: Mapping[tuple[str, int], Slot],
+    control_socket: Path,
+    actions: Path,
+    errors: Mapping[int, Path],
+) -> str:
+    """Render the configuration file.
+
+    Every server has the address of its slot, also one that gets no requests yet: the process is
+    told of it later only that it is ready now.
+    """
+    timeout = structure.idle_timeout
+    lines = [
+        "global",
+        f"  stats socket {control_socket} mode 600 level admin expose-fd listeners",
+        f"  stats timeout {SESSION_DAYS}d",
+        "  nbthread 1",
+        f"  hard-stop-after {OLD_PROCESS_SECONDS}s",
+        "defaults",
+        "  mode http",
+        "  timeout connect 10s",
+        f"  timeout client {timeout}s",
+        f"  timeout server {timeout}s",
+        f"  timeout http-keep-alive {timeout}s",
+        "  retries 0",
+        "  http-reuse always",
+        "  option idle-close-on-response",  # a reload drops no idle connection of a client
+        "  option forwardfor",
+        *(f"  errorfile {status} {errors[status]}" for status in ERROR_REASONS),
+    ]
+    for frontend in structure.frontends:
+        lines += _render_frontend(frontend, structure.address, actions)
+    lines += [f"backend {NOWHERE}", f"  http-request return status 503 errorfile {errors[503]}"]
+    for group in structure.groups:
+        lines += [
+            f"backend {group.name}",
+            f"  balance {group.algorithm}",
+            # HAProxy says 503 for a target that refuses the connection, an ALB 502. (Nothing is
+            # sent to a group without a usable target: NOWHERE takes its place in the map.)
+            f"  errorfile 503 {errors[502]}",
+        ]
+        for number in range(SLOTS):
+            slot = slots.get((group.name, number), Slot("127.0.0.1", 1, Mode.EMPTY))
+            line = f"  server s{number} {slot.address}:{slot.port}"
+            lines.append(line if slot.mode is Mode.READY else f"{line} disabled")
+    return "\n".join(lines) + "\n"
+
+
+def _render_frontend(frontend: Frontend, address: str, actions: Path) -> list[str]:
+    lines = [
+        f"frontend {frontend.name}",
+        f"  bind {address}:{frontend.port}",
+        "  http-request set-header X-Forwarded-Proto http",
+        f"  http-request set-header X-Forwarded-Port {frontend.port}",
+    ]
+    # The last rule that matches wins here, so the one to be tried first comes last.
+    lines += [
+        _line(f"http-request set-var(txn.rule) str({rule.key})", rule.conditions)
+        for rule in reversed(frontend.rules)
+    ]
+    lines += [
+        f"  http-request return status {rule.fixed.status} "
+        f"content-type {_quoted(rule.fixed.content_type)} string {_quoted(rule.fixed.body)} "
+        f"if {{ var(txn.rule) -m str {rule.key} }}"
+        for rule in frontend.rules
+        if rule.fixed is not None
+    ]
+    lines += [
+        f"  http-request set-var(txn.action) var(txn.rule),map({actions})",
+        "  http-request set-var(txn.random) rand()",
+    ]
+    for place in reversed(range(MAX_GROUPS_PER_RULE)):
+        bound, group = 2 * place + 1, 2 * place + 2
+        lines.append(
+            f"  http-request set-var(txn.group) var(txn.action),field({group},|) "
+            f"if {{ var(txn.action),field({bound},|),sub(txn.random) -m int gt 0 }}"
+        )
+    lines += [
+        "  use_backend %[var(txn.group)] if { var(txn.group) -m found }",
+        f"  default_backend {NOWHERE}",
+    ]
+    return lines
+
+
+def _line(statement: str, conditions: Sequence[str]) -> str:
+    if not conditions:
+        return f"  {statement}"
+    return f"  {statement} if " + " ".join(f"{{ {condition} }}" for condition in conditions)
+
+
+def _quoted(text: str) -> str:
+    """Quote a string for HAProxy's configuration; it cannot hold a line break."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
+    return '"' + escaped.replace("\r", "\\r").replace("\n", "\\n") + '"'
