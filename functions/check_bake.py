@@ -7,7 +7,7 @@ from typing import Any
 
 from bluegreen import health, observe, probe, strategy
 from bluegreen.deployment import Deployment, parse
-from bluegreen.errors import IdleColorUnhealthy, SwitchNotProved, TrafficChanged
+from bluegreen.errors import IdleColorUnhealthy, SwitchNotProved
 from bluegreen.pace import wait_seconds
 from bluegreen.routers import alb
 from bluegreen.traffic import show, weights_for
@@ -25,9 +25,12 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     deployment = parse(invocation.data)
     invocation.store.prove(deployment, invocation.now)
     now, shift, bake = invocation.now, invocation.data["shift"], deployment.configuration.bake
-    _check_weights(deployment, shift)
+    wanted = weights_for(deployment.to_color, shift["percent"])
+    alb.expect(clients.elbv2(), deployment.location, deployment.target_groups, [wanted])
     missing = _check_health(deployment, invocation.data, now)
     proved_at = shift["proved_at"] or _prove(deployment, shift, now)
+    if proved_at and not shift["proved_at"]:
+        invocation.store.enter(deployment, "baking")
     going_on = {**shift, "proved_at": proved_at}
     if proved_at is None:
         return {**going_on, "status": "waiting", "reason": "the switch does not show yet"} | {
@@ -40,24 +43,14 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         return {**going_on, "status": "waiting", "reason": reason, "wait_seconds": wait}
     if shift["step"] + 1 < len(strategy.steps(deployment.configuration.strategy)):
         return {**going_on, "status": "next_step", "step": shift["step"] + 1}
-    invocation.store.enter(deployment.id, "committed")
+    invocation.store.enter(deployment, "committed")
     return {**going_on, "status": "baked"}
-
-
-def _check_weights(deployment: Deployment, shift: Mapping[str, Any]) -> None:
-    wanted = weights_for(deployment.to_color, shift["percent"])
-    found = alb.read(clients.elbv2(), deployment.location, deployment.target_groups)
-    if found != wanted:
-        raise TrafficChanged(
-            f"the traffic was changed by somebody else: found {show(found)}, expected "
-            f"{show(wanted)}; it is left as it is"
-        )
 
 
 def _check_health(deployment: Deployment, data: Mapping[str, Any], now: float) -> str:
     """What is missing now, "" if nothing. Raises IdleColorUnhealthy when that is too much."""
     configuration = deployment.configuration
-    facts = observe.colour_health(
+    facts = observe.color_health(
         clients.ecs(), clients.elbv2(), clients.logs(), deployment, deployment.to_color, data
     )
     if health.healthy_targets(facts.targets) == 0:

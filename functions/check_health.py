@@ -25,7 +25,7 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     invocation.store.prove(deployment, invocation.now)
     configuration = deployment.configuration
     started = invocation.data["idle"]
-    facts = observe.colour_health(
+    facts = observe.color_health(
         clients.ecs(),
         clients.elbv2(),
         clients.logs(),

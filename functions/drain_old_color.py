@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bluegreen import drain, ecs, scaling
+from bluegreen import drain, ecs, health, scaling
 from bluegreen.deployment import SUSPENDED, Deployment, parse
 from bluegreen.errors import DrainFailed, LockLost, TrafficChanged
 from bluegreen.pace import wait_seconds
@@ -86,6 +86,9 @@ def _next_step(
             deadline=deadline,
             stop_deadline=deadline + allowed,
             targets=targets,
+            new_healthy=health.healthy_targets(
+                alb.targets(clients.elbv2(), deployment.target_groups[deployment.to_color])
+            ),
             desired_count=service["desiredCount"],
             tasks=len(ecs.not_stopped(ecs.tasks(clients.ecs(), slot))),
         ),

@@ -26,6 +26,7 @@ from bluegreen.errors import (
 )
 from bluegreen.image import parse as parse_image
 from bluegreen.routers import alb
+from bluegreen.store import Lock
 from bluegreen.task_definition import images_of, next_revision
 from runtime import clients
 from runtime.invocation import Invocation, task
@@ -39,18 +40,24 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     """
     store, now = invocation.store, invocation.now
     request = _request(invocation.data["request"])
-    store.open(invocation.execution_name, request.service, invocation.execution_arn, now)
+    store.open(
+        invocation.execution_name,
+        request.service,
+        invocation.execution_arn,
+        invocation.began,
+        now,
+    )
     configuration = _configuration(request.service, invocation.settings.parameter_prefix)
     images = _images(configuration, request.images)
     # Looking takes no lock, so that a refusal, or nothing to do, disturbs nobody.
     seen = store.check_free(request.service, invocation.execution_arn, now)
-    deployment = _plan(invocation, request, configuration, images)
+    deployment = _plan(invocation, request, configuration, images, seen)
     if deployment.decision == "deploy":
         fencing = store.acquire(
             request.service, invocation.execution_name, invocation.execution_arn, now, seen
         )
         deployment = deployment.model_copy(update={"fencing": fencing})
-        store.begin(deployment)
+        store.save_plan(deployment, "deploying")
         store.claim(deployment, now)
     return deployment.document()
 
@@ -103,11 +110,14 @@ def _plan(
     request: DeployRequest,
     configuration: ServiceConfiguration,
     images: dict[str, str],
+    seen: Lock | None,
 ) -> Deployment:
     elbv2 = clients.elbv2()
     colors = configuration.colors
     groups = {color: alb.find_target_group(elbv2, colors[color]) for color in Color}
-    services = {color: ecs.service(clients.ecs(), colors[color]) for color in Color}
+    services: dict[Color, Mapping[str, Any]] = {
+        color: ecs.service(clients.ecs(), colors[color]) for color in Color
+    }
     preflight.check_services(colors, services, groups)
     found = alb.find(elbv2, configuration.router)
     try:
@@ -123,12 +133,17 @@ def _plan(
     live, tags = ecs.task_definition(
         clients.ecs(), services[from_color or to_color]["taskDefinition"]
     )
+    if seen and seen.warm:
+        # Kept for a rollback that this deployment makes impossible: nothing to come back to.
+        services[to_color] = {**services[to_color], "desiredCount": 0}
     deployment = Deployment(
         id=invocation.execution_name,
         service=request.service,
         execution_arn=invocation.execution_arn,
         fencing=NO_LOCK,
-        decision=_decide(request, images, live, services[from_color] if from_color else None),
+        decision=_decide(
+            request, configuration, images, live, services[from_color] if from_color else None
+        ),
         started_at=invocation.now,
         configuration=configuration,
         from_color=from_color,
@@ -148,6 +163,7 @@ def _plan(
             test_traffic=test_weights,
             services={color: _snapshot(configuration, color, services[color]) for color in Color},
         ),
+        follows=seen.changed_by if seen else None,
     )
     if deployment.decision == "deploy":
         _check_capacity(deployment, services, live, tags)
@@ -156,6 +172,7 @@ def _plan(
 
 def _decide(
     request: DeployRequest,
+    configuration: ServiceConfiguration,
     images: Mapping[str, str],
     live: Mapping[str, Any],
     service: Mapping[str, Any] | None,
@@ -163,8 +180,24 @@ def _decide(
     """nothing_to_do when just these images run live already and nothing else is asked for."""
     same = images.items() <= images_of(live).items() and bool(images)
     running = service is not None and service["runningCount"] > 0
-    changes = request.overrides != Overrides()
+    changes = request.overrides != Overrides() or _environment_differs(configuration, live)
     return "nothing_to_do" if same and running and not changes else "deploy"
+
+
+def _environment_differs(configuration: ServiceConfiguration, live: Mapping[str, Any]) -> bool:
+    """Whether a variable of the service configuration has another value live.
+
+    Those with a placeholder have another one at every deployment.
+    """
+    found = {
+        container["name"]: {one["name"]: one["value"] for one in container.get("environment", [])}
+        for container in live["containerDefinitions"]
+    }
+    return any(
+        "{" not in value and found.get(container.name, {}).get(name) != value
+        for container in configuration.containers
+        for name, value in container.environment.items()
+    )
 
 
 def _snapshot(

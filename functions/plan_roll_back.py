@@ -36,14 +36,19 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         raise DeploymentRefused(f"deployment {record.id} never began: there is nothing to undo")
     by_hand = request.action == "rollback"
     _check(record, lock, by_hand, invocation.execution_arn)
-    fencing = store.take_over(lock, record.id, invocation.execution_arn, invocation.now)
-    # Committed and not ended: it was lost in its drain. Ended: a rollback of it was lost.
-    finish = not by_hand and record.phase == "committed" and record.outcome is None
-    back_from_live = by_hand or (record.phase == "committed" and not finish)
+    # Committed: lost in its drain, and the new colour is live. Going back is for a person to ask.
+    finish = not by_hand and lock.purpose == "deploy" and record.phase == "committed"
+    fencing = store.take_over(
+        lock,
+        record.id,
+        invocation.execution_arn,
+        invocation.now,
+        "deploy" if finish else "roll_back",
+    )
     recovery = {
         "deployment_id": record.id,
         "direction": "finish" if finish else "roll_back",
-        # What the lost execution had running may write until its function's timeout; after that
+        # What the execution before had running may write until its function's timeout; after that
         # its fencing number stops it.
         "settle_seconds": invocation.settings.settle_seconds if lock.held and not lock.warm else 0,
         "reason": "rolled back by hand" if by_hand else f"its execution {lock.execution_arn} ended",
@@ -51,8 +56,11 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     answer: dict[str, Any] = {**invocation.data, "recovery": recovery}
     if record.deployment:
         deployment = record.deployment.model_copy(update={"fencing": fencing})
-        store.resume(deployment, "rolling_back" if back_from_live else record.phase)
+        store.save_plan(deployment, record.phase if finish else "rolling_back")
         answer["deployment"] = deployment.document()
+    if finish and lock.warm:
+        # Whoever stopped it does not want to wait for the rest of the warm time.
+        answer["drain"] = {"since": invocation.now, "warm_until": invocation.now}
     return answer
 
 
@@ -61,25 +69,20 @@ def _check(record: Record, lock: Lock, by_hand: bool, execution_arn: str) -> Non
         return
     if by_hand:
         _check_by_hand(record, lock)
-    elif not lock.held or lock.deployment_id != record.id:
-        raise DeploymentRefused(f"deployment {record.id} has ended: there is nothing to recover")
-    if not lock.held or lock.warm:
         return
-    if lock.deployment_id != record.id:
+    if not lock.held or lock.deployment_id != record.id:
+        raise DeploymentRefused(f"deployment {record.id} has ended: there is nothing to recover")
+    if not _has_ended(lock.execution_arn):
+        raise LockHeld(f"deployment {record.id} still runs ({lock.execution_arn})")
+
+
+def _check_by_hand(record: Record, lock: Lock) -> None:
+    """By hand a deployment is undone at any time, also while its execution still runs."""
+    if lock.held and not lock.warm and lock.deployment_id != record.id:
         raise LockHeld(
             f"service {record.service} is being changed by {lock.deployment_id} "
             f"({lock.execution_arn})"
         )
-    if not _has_ended(lock.execution_arn):
-        advice = (
-            "it is live and drains its old colour; roll it back when that has ended"
-            if record.phase == "committed"
-            else "stop that execution, and it is rolled back by itself"
-        )
-        raise LockHeld(f"deployment {record.id} still runs ({lock.execution_arn}): {advice}")
-
-
-def _check_by_hand(record: Record, lock: Lock) -> None:
     if record.deployment is None:
         raise DeploymentRefused(f"deployment {record.id} changed nothing: there is nothing to undo")
     if lock.changed_by != record.id:

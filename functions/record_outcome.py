@@ -19,8 +19,8 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         invocation.deployment_id, ended.word, ended.reason, invocation.now, fencing
     )
     if not ended.lock_stays:
-        _release(invocation)
-    logger.info("ended", extra={"outcome": stands, "reason": ended.reason})
+        _release(invocation, undone=ended.word == "rolled_back")
+    logger().info("ended", extra={"outcome": stands, "reason": ended.reason})
     return {
         "outcome": stands,
         "error": ended.error,
@@ -29,12 +29,17 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     }
 
 
-def _release(invocation: Invocation) -> None:
-    """Release the lock if it is this execution's, with or without a plan."""
+def _release(invocation: Invocation, undone: bool) -> None:
+    """Release the lock if it is this execution's, with or without a plan.
+
+    undone: the deployment before is the last one again, and can be undone in its turn.
+    """
     data, store = invocation.data, invocation.store
     if "deployment" in data:
         deployment = parse(data)
-        store.release(deployment.service, deployment.fencing)
+        store.release(
+            deployment.service, deployment.fencing, deployment.follows if undone else None
+        )
         return
     record = store.read(invocation.deployment_id)
     lock = store.lock(record.service) if record else None

@@ -45,13 +45,13 @@ def _recover(
         if ended and lock.execution_arn != ended:
             continue
         try:
-            if _has_ended(lock, now):
+            if ended or _has_ended(lock, now):
                 _start(settings.state_machine_arn, lock, "event" if ended else _window(now))
                 started.append(lock.deployment_id)
-                logger.info("recovering", extra={"deployment": lock.deployment_id})
+                logger().info("recovering", extra={"deployment": lock.deployment_id})
         except ClientError as error:
             # One lock that cannot be looked up must not keep the others from recovery.
-            logger.exception("cannot recover", extra={"deployment": lock.deployment_id})
+            logger().exception("cannot recover", extra={"deployment": lock.deployment_id})
             failed.append(error)
     if failed:
         raise failed[0]

@@ -20,8 +20,8 @@ from runtime.invocation import Invocation, task
 def handler(invocation: Invocation) -> dict[str, Any]:
     """Answers ``status`` "waiting", "restored" or "nothing_to_restore", with the reason.
 
-    as_before is false when somebody else's traffic was left alone. since, restored_at and proved_at
-    carry over from pass to pass. Raises RollBackIncomplete, LockLost.
+    as_before is false when somebody else's traffic was left alone. since, restored_at, proved_at
+    and switch_was_seen carry over from pass to pass. Raises RollBackIncomplete, LockLost.
     """
     now, progress = invocation.now, invocation.data.get("rollback", {})
     record = invocation.store.read(invocation.deployment_id)
@@ -29,13 +29,17 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         return {"status": "nothing_to_restore", "reason": "nothing was changed"}
     deployment = _in_hand(invocation, record.deployment)
     invocation.store.prove(deployment, now)
-    world = _World(deployment, drained=record.phase != "deploying")
+    if record.phase != "rolling_back":
+        # Whoever takes this up again must not take the deployment for one to be finished.
+        invocation.store.enter(deployment, "rolling_back")
+    world = _World(deployment, shifted=bool(record.intents))
     as_before = world.traffic == deployment.snapshot.traffic
     since = progress.get("since", now)
     restored_at = progress.get("restored_at") or (now if as_before else None)
     proved_at = progress.get("proved_at")
+    seen = progress.get("switch_was_seen", record.phase in ("baking", "committed"))
     if record.intents and restored_at and not proved_at:
-        proved_at = _prove(deployment, restored_at, now)
+        proved_at = _prove(deployment, restored_at, now, switch_was_seen=seen)
     quiet_at = _quiet_at(record, deployment, as_before, since, proved_at)
     decision = rollback.next_step(
         rollback.Facts(
@@ -48,9 +52,8 @@ def handler(invocation: Invocation) -> dict[str, Any]:
             new_weight=world.new_weight,
             settled=quiet_at is not None and now >= quiet_at,
             services_restored=world.is_restored(),
-            deadline=(quiet_at or now) + deployment.configuration.drain.deadline_seconds
-            if as_before
-            else since + deployment.configuration.drain.deadline_seconds,
+            new_healthy=world.new_healthy,
+            deadline=_deadline(deployment, since, restored_at, quiet_at),
         ),
         now,
     )
@@ -81,6 +84,7 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         "since": since,
         "restored_at": restored_at,
         "proved_at": proved_at,
+        "switch_was_seen": seen,
         "wait_seconds": wait_seconds(1, now - since),
     }
 
@@ -102,7 +106,7 @@ def _in_hand(invocation: Invocation, kept: Deployment) -> Deployment:
 class _World:
     """Both colours as they are now, beside the snapshot they go back to."""
 
-    def __init__(self, deployment: Deployment, drained: bool) -> None:
+    def __init__(self, deployment: Deployment, shifted: bool) -> None:
         self._deployment = deployment
         self._slots = deployment.configuration.colors
         self._before = deployment.snapshot.services
@@ -117,6 +121,9 @@ class _World:
                 deployment.to_color, 0
             )
         self._new = ecs.service(clients.ecs(), self._slots[deployment.to_color])
+        self.new_healthy = health.healthy_targets(
+            alb.targets(clients.elbv2(), groups[deployment.to_color])
+        )
         self.old_wanted = self.old_desired = self.old_healthy = 0
         if deployment.from_color is None:
             return
@@ -124,10 +131,10 @@ class _World:
         group = deployment.target_groups[deployment.from_color]
         self.old_desired = int(old["desiredCount"])
         self.old_healthy = health.healthy_targets(alb.targets(clients.elbv2(), group))
-        if ran := self._before[deployment.from_color].running_count:
-            # A deployment that is undone before it was live has not touched the old colour: one
-            # healthy target beats none. After that it may be drained, and has to carry everything.
-            self.old_wanted = max(ran, int(self._new["runningCount"])) if drained else 1
+        ran = self._before[deployment.from_color].running_count
+        # Traffic that comes back needs all of the old colour, and as much of it as the new one has
+        # come to need. Traffic that never moved needs nothing.
+        self.old_wanted = max(ran, self.new_healthy) if ran and shifted else 0
 
     def is_restored(self) -> bool:
         """Whether the new colour's service, both scalings and the test listener are as before."""
@@ -135,7 +142,7 @@ class _World:
         slot = self._slots[self._deployment.to_color]
         return (
             not self._service_differs()
-            and all(self._scaling_now(color) == self._before[color].scaling for color in Color)
+            and not any(self._scaling_differs(color) for color in Color)
             and not self._test_traffic_is_ours()
             and not (before.desired_count == 0 and ecs.not_stopped(ecs.tasks(clients.ecs(), slot)))
         )
@@ -164,7 +171,7 @@ class _World:
     def restore_scaling(self) -> None:
         """Put the scaling of both colours back."""
         for color in Color:
-            if self._scaling_now(color) != self._before[color].scaling:
+            if self._scaling_differs(color):
                 scaling.write(
                     clients.application_autoscaling(),
                     self._slots[color],
@@ -190,8 +197,11 @@ class _World:
             before.desired_count,
         )
 
-    def _scaling_now(self, color: Color) -> Any:
-        return scaling.read(clients.application_autoscaling(), self._slots[color])
+    def _scaling_differs(self, color: Color) -> bool:
+        """A scalable target that somebody has added or removed since is none of ours."""
+        before = self._before[color].scaling
+        now = scaling.read(clients.application_autoscaling(), self._slots[color])
+        return before is not None and now is not None and now != before
 
     def _test_traffic_is_ours(self) -> bool:
         """Whether the test listener still has our weights; somebody else's are left alone."""
@@ -203,16 +213,45 @@ class _World:
         return found == ours and deployment.snapshot.test_traffic != ours
 
 
-def _prove(deployment: Deployment, restored_at: float, now: float) -> float | None:
-    """When the load balancer was seen to follow, or has had all the time it may take."""
+def _prove(
+    deployment: Deployment, restored_at: float, now: float, switch_was_seen: bool
+) -> float | None:
+    """When the load balancer was seen to follow; None while it was not.
+
+    A switch that has not shown yet when it is taken back may still show later: then an answer of
+    the old colour proves nothing until the time that a switch may take is over. Where the old
+    colour does not answer as the probe expects (it may be older than the probe), that the new one
+    does not either has to do, after the same time.
+    """
     configuration = deployment.configuration
+    elapsed = now - restored_at
     if configuration.probe is None or deployment.from_color is None:
-        return now if now - restored_at >= configuration.drain.margin_seconds else None
-    wrong = probe.ask(
-        deployment, configuration.probe, deployment.from_color, configuration.router.port
-    )
-    timed_out = now - restored_at >= configuration.probe.timeout_seconds
-    return now if not wrong or timed_out else None
+        return now if elapsed >= configuration.drain.margin_seconds else None
+    timed_out = elapsed >= configuration.probe.timeout_seconds
+    if not switch_was_seen and not timed_out:
+        return None
+    port = configuration.router.port
+    if not probe.ask(deployment, configuration.probe, deployment.from_color, port):
+        return now
+    if timed_out and probe.ask(deployment, configuration.probe, deployment.to_color, port):
+        return now
+    return None
+
+
+def _deadline(
+    deployment: Deployment, since: float, restored_at: float | None, quiet_at: float | None
+) -> float:
+    """Until when a rollback may take: for the old colour to get healthy, for the load balancer to
+    follow, and for the new colour to end, each from when it could begin.
+    """
+    configuration = deployment.configuration
+    allowed = configuration.drain.deadline_seconds
+    if quiet_at is not None:
+        return max(since, quiet_at) + allowed
+    if restored_at is not None:
+        may_take = configuration.probe.timeout_seconds if configuration.probe else 0
+        return restored_at + may_take + allowed
+    return since + max(allowed, configuration.health.deadline_seconds)
 
 
 def _quiet_at(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bluegreen import strategy
-from bluegreen.deployment import parse
+from bluegreen import scaling, strategy
+from bluegreen.deployment import SUSPENDED, Deployment, parse
 from bluegreen.routers import alb
 from bluegreen.traffic import weights_for
 from runtime import clients
@@ -29,7 +29,8 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         else weights_for(deployment.to_color, steps[step - 1])
     )
     weights = weights_for(deployment.to_color, steps[step])
-    invocation.store.intend(deployment.id, weights)
+    _keep_what_is_there(deployment)
+    invocation.store.intend(deployment, weights)
     alb.write(clients.elbv2(), deployment.location, deployment.target_groups, [before], weights)
     return {
         "status": "shifted",
@@ -40,3 +41,19 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         "proved_at": None,
         "wait_seconds": 1,
     }
+
+
+def _keep_what_is_there(deployment: Deployment) -> None:
+    """Autoscaling must not take the way back: without traffic the old colour would scale in.
+
+    The new one may scale out from now on, as the live colour did.
+    """
+    if deployment.from_color is None:
+        return
+    colors, before = deployment.configuration.colors, deployment.snapshot.services
+    live = before[deployment.from_color].scaling
+    if live:
+        scaling.write(clients.application_autoscaling(), colors[deployment.from_color], SUSPENDED)
+    if live and before[deployment.to_color].scaling:
+        only_out = SUSPENDED.model_copy(update={"dynamic_out": live.dynamic_out})
+        scaling.write(clients.application_autoscaling(), colors[deployment.to_color], only_out)

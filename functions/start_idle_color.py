@@ -7,10 +7,10 @@ from typing import Any
 
 from bluegreen import ecs, scaling
 from bluegreen.deployment import SUSPENDED, Deployment, parse
-from bluegreen.errors import IdleColorUnhealthy, TrafficChanged
+from bluegreen.errors import IdleColorUnhealthy
 from bluegreen.pace import wait_seconds
 from bluegreen.routers import alb
-from bluegreen.traffic import show, weights_for
+from bluegreen.traffic import weights_for
 from runtime import clients
 from runtime.invocation import Invocation, task
 
@@ -25,7 +25,13 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     slot = deployment.configuration.colors[deployment.to_color]
     elapsed = invocation.now - deployment.started_at
     revision = invocation.data["task_definition"]["arn"]
-    _check_traffic(deployment)
+    # What is stopped here must not have got the traffic since the plan.
+    alb.expect(
+        clients.elbv2(),
+        deployment.location,
+        deployment.target_groups,
+        [deployment.snapshot.traffic],
+    )
     service = ecs.service(clients.ecs(), slot)
     wanted = deployment.wanted_count(_live(deployment))
     if service["taskDefinition"] == revision and service["desiredCount"] > 0:
@@ -35,6 +41,9 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         return _started(service, since)
     if deployment.snapshot.services[deployment.to_color].scaling:
         scaling.write(clients.application_autoscaling(), slot, SUSPENDED)
+    margin = deployment.configuration.drain.margin_seconds
+    if service["desiredCount"] > 0 and elapsed < margin:
+        return _waiting(elapsed, "tasks left from an earlier run may still get requests")
     if service["desiredCount"] > 0:
         ecs.update(clients.ecs(), slot, desired_count=0)
         return _waiting(elapsed, "tasks left from an earlier run are being stopped")
@@ -48,16 +57,6 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     _point_test_listener(deployment)
     started = ecs.update(clients.ecs(), slot, desired_count=wanted, task_definition=revision)
     return _started(started, invocation.now)
-
-
-def _check_traffic(deployment: Deployment) -> None:
-    """What is stopped here must not have got the traffic since the plan."""
-    found = alb.read(clients.elbv2(), deployment.location, deployment.target_groups)
-    if found != deployment.snapshot.traffic:
-        raise TrafficChanged(
-            f"the traffic was changed by somebody else: found {show(found)}, expected "
-            f"{show(deployment.snapshot.traffic)}; it is left as it is"
-        )
 
 
 def _live(deployment: Deployment) -> Mapping[str, Any] | None:

@@ -8,22 +8,22 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import requests
 import yaml
 
-from sandbox.stack import StackError
-from sandbox.up import (
+from sandbox.settings import (
+    BUILD_DIRECTORY,
     LOG_FILE,
     PATTERNS,
-    ROOT,
     RUNTIMES,
     STATE_FILE,
-    Sandbox,
     SandboxError,
-    terminable,
 )
+
+if TYPE_CHECKING:
+    from sandbox.up import Sandbox
 
 PROXIES = ("nginx", "haproxy")
 CONTROL_SECONDS = 180.0
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
-    except (SandboxError, StackError) as error:
+    except SandboxError as error:
         print(f"sandbox: {error}", file=sys.stderr)
         return 1
     return code
@@ -88,11 +88,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_build_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--build-dir", type=Path, default=ROOT / "build", help="where sandbox.json is (build/)"
+        "--build-dir", type=Path, default=BUILD_DIRECTORY, help="where sandbox.json is (build/)"
     )
 
 
 def _up(options: argparse.Namespace) -> int:
+    # Loading moto takes seconds, which the other commands do not need.
+    from sandbox.stack import StackError
+    from sandbox.up import Sandbox, terminable
+
     if options.proxy is not None:
         known = (
             "are the proxies of the pattern host-proxy"
@@ -113,6 +117,8 @@ def _up(options: argparse.Namespace) -> int:
             with sandbox:
                 print(_welcome(sandbox), flush=True)
                 threading.Event().wait()
+        except StackError as error:
+            raise SandboxError(str(error)) from error
         except KeyboardInterrupt:
             print("sandbox: stopped", flush=True)
     return 0
@@ -172,7 +178,7 @@ def _values(pairs: Sequence[str]) -> dict[str, Any]:
 def _welcome(sandbox: Sandbox) -> str:
     facts = sandbox.description
     service = facts["service"]
-    build = "" if sandbox.build_dir == ROOT / "build" else f" --build-dir {sandbox.build_dir}"
+    build = "" if sandbox.build_dir == BUILD_DIRECTORY else f" --build-dir {sandbox.build_dir}"
     deployment = json.dumps({"action": "deploy", "service": service, "images": {service: "v1"}})
     return f"""\
 The sandbox is ready: {sandbox.build_dir / STATE_FILE}. Ctrl-C ends it. Try in another terminal:

@@ -84,6 +84,7 @@ class ApiFault:
     function: str | None = None
     each_once: bool = False
     seen: set[tuple[str, str]] = field(default_factory=set)
+    hits: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -93,7 +94,7 @@ class ApiFault:
                 f"api_error operation={self.operation!r}: write it as in IAM, ecs:UpdateService"
             )
 
-    def hits(self, call: Call) -> bool:
+    def strikes(self, call: Call) -> bool:
         """Whether this call fails; counts it."""
         if self.operation not in ("*", call.action):
             return False
@@ -104,10 +105,12 @@ class ApiFault:
             if key in self.seen:
                 return False
             self.seen.add(key)
+            self.hits += 1
             return True
         if self.times <= 0:
             return False
         self.times -= 1
+        self.hits += 1
         return True
 
 
@@ -157,12 +160,11 @@ class Workflow:
             self._interruptions.append(interruption)
 
     def faults(self) -> list[dict[str, Any]]:
-        """The API faults that are on."""
+        """The API faults that were turned on; hits is how many calls ran into each."""
         with self._lock:
             return [
                 {key: value for key, value in asdict(fault).items() if key != "seen"}
                 for fault in self._faults
-                if fault.each_once or fault.times > 0
             ]
 
     def clear(self) -> None:
@@ -183,7 +185,7 @@ class Workflow:
         with self._lock:
             self._calls.append(call)
             due = self._due(call, "before")
-            kind = next((fault.kind for fault in self._faults if fault.hits(call)), None)
+            kind = next((fault.kind for fault in self._faults if fault.strikes(call)), None)
         for interruption in due:
             interruption.action()
         if kind:

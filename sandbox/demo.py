@@ -20,8 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sandbox.load import Load, LoadError, Result
+from sandbox.settings import BUILD_DIRECTORY, SandboxError
 from sandbox.stack import StackError
-from sandbox.up import ROOT, Sandbox, SandboxError, terminable
+from sandbox.up import Sandbox, terminable
 
 VERSIONS = ("v1", "v2", "v3", "v4")
 LEAST_RATE = 500.0
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pattern", default="shifted-ports")
     parser.add_argument("--proxy", help="for the pattern host-proxy, which does not exist yet")
     parser.add_argument("--network", default="127.0.1")
-    parser.add_argument("--build-dir", type=Path, default=ROOT / "build")
+    parser.add_argument("--build-dir", type=Path, default=BUILD_DIRECTORY)
     options = parser.parse_args(arguments)
     console = Console(highlight=False)
     if options.proxy:

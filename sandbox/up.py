@@ -32,24 +32,25 @@ from sandbox.functions import LambdaRuntime
 from sandbox.images import Images
 from sandbox.processes import ProcessRuntime
 from sandbox.resources import Resources
+from sandbox.settings import (
+    BUILD_DIRECTORY,
+    LOG_FILE,
+    PATTERNS,
+    ROOT,
+    RUNTIMES,
+    STATE_FILE,
+    SandboxError,
+)
 from sandbox.stack import Stack, load
 from sandbox.world import World
 
 LOG = logging.getLogger(__name__)
-ROOT = Path(__file__).resolve().parent.parent
 STACK_NAME = "ecs-bluegreen"
 PARAMETER_PREFIX = "/bluegreen/services"
-PATTERNS = ("shifted-ports",)
-RUNTIMES = ("process",)
 PROGRAMS = ("haproxy", "setpriv")
-STATE_FILE = "sandbox.json"
-LOG_FILE = "sandbox.log"
 STACKS = ("template", "infrastructure")
+LONGEST_PATH = 70
 ENDING = (signal.SIGINT, signal.SIGTERM)
-
-
-class SandboxError(Exception):
-    """The sandbox cannot do this; the message says why and what to do."""
 
 
 class Sandbox:
@@ -68,7 +69,7 @@ class Sandbox:
         hosts: int = 2,
         network: str = "127.0.1",
         runtime: str = "process",
-        build_dir: Path = ROOT / "build",
+        build_dir: Path = BUILD_DIRECTORY,
         overrides: Mapping[str, Any] | None = None,
     ) -> None:
         if pattern not in PATTERNS:
@@ -142,7 +143,7 @@ class Sandbox:
     def _start(self) -> None:
         self.build_dir.mkdir(parents=True, exist_ok=True)
         self._start_log()
-        work = Path(tempfile.mkdtemp(prefix="ecs-bluegreen-"))
+        work = _work_directory()
         self._cleanup.callback(shutil.rmtree, work, ignore_errors=True)
         server = AwsServer()
         self._cleanup.callback(server.stop)
@@ -269,6 +270,18 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _work_directory() -> Path:
+    """A new temporary directory, in a place where the path of a UNIX socket in it is not too long.
+
+    Such a path has at most 107 bytes, of which haproxy needs some for a temporary name.
+    """
+    path = tempfile.mkdtemp(prefix="ecs-bluegreen-")
+    if len(os.fsencode(path)) <= LONGEST_PATH:
+        return Path(path)
+    Path(path).rmdir()
+    return Path(tempfile.mkdtemp(prefix="ecs-bluegreen-", dir="/tmp"))
 
 
 def _overridden(text: str, overrides: Mapping[str, Any]) -> tuple[str, dict[str, dict[str, Any]]]:

@@ -135,6 +135,12 @@ class Probe(_Section):
         default=60, description="how long the switch may take to show"
     )
 
+    @model_validator(mode="after")
+    def _https_needs_a_host(self) -> Probe:
+        if self.scheme == "https" and self.host is None:
+            raise ValueError("scheme https needs a host: the name in the listener's certificate")
+        return self
+
 
 class AllAtOnce(_Section):
     type: Literal["all_at_once"] = "all_at_once"
@@ -225,12 +231,14 @@ def describe(error: ValidationError) -> list[str]:
 
 
 def _what_would_be_right(mistake: Any) -> str:
+    # Variables may be secrets, which must not get into a cause or a log.
+    got = "" if "environment" in mistake["loc"] else f" (got {mistake['input']!r})"
     match mistake["type"]:
         case "missing":
             return "is missing"
         case "extra_forbidden":
-            return f"is not a known key (got {mistake['input']!r}); see service.schema.json"
+            return f"is not a known key{got}; see service.schema.json"
         case "value_error":
             return str(mistake["ctx"]["error"])
         case _:
-            return f"{mistake['msg']} (got {mistake['input']!r})"
+            return f"{mistake['msg']}{got}"

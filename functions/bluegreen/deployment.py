@@ -104,6 +104,8 @@ class Deployment(_Part):
     stickiness_seconds: int
     deregistration_seconds: int
     snapshot: Snapshot
+    # The deployment that had changed the service before.
+    follows: str | None
 
     def document(self) -> dict[str, Any]:
         """As JSON types, for the state machine and for DynamoDB."""

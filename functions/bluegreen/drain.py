@@ -17,13 +17,14 @@ class Facts:
 
     quiet_at: when its last request may end. deadline: until when its targets may take to leave;
     stop_deadline: and its tasks to stop. All in epoch seconds. tasks: those of the service that
-    have not stopped yet.
+    have not stopped yet. new_healthy: healthy targets of the colour that is live.
     """
 
     quiet_at: float
     deadline: float
     stop_deadline: float
     targets: Sequence[Mapping[str, Any]]
+    new_healthy: int
     desired_count: int
     tasks: int
 
@@ -43,6 +44,10 @@ def next_step(facts: Facts, now: float) -> Decision:
     """
     if facts.desired_count == 0 and facts.tasks == 0:
         return Decision("done", "the old colour has ended")
+    if facts.new_healthy == 0:
+        # The old colour is the only way back.
+        found = "the new colour has no healthy target: the old one stays"
+        return Decision("wait" if now < facts.deadline else "fail", found)
     if now < facts.quiet_at:
         return Decision("wait", f"requests in flight may take another {facts.quiet_at - now:.0f} s")
     if facts.desired_count == 0:

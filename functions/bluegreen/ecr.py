@@ -26,7 +26,10 @@ def resolve(client: ECRClient, container: str, configured: str, image: ImageRefe
                 "so its tags cannot be resolved here; give the image by digest"
             )
         return f"{image.repository}@{image.digest}"
-    if repository.region and repository.region != client.meta.region_name:
+    elsewhere = repository.region and repository.region != client.meta.region_name
+    if elsewhere and image.digest:
+        return f"{image.repository}@{image.digest}"
+    if elsewhere:
         raise InvalidRequest(
             f"images.{container}: {image.repository} is in {repository.region}, this deployer "
             f"works in {client.meta.region_name}; replicate the image or give it by digest"

@@ -17,13 +17,15 @@ from typing import Any, Literal
 _HOPELESS = re.compile(
     r"unable to assume (?:the|role)|"
     r"unable to consistently start tasks successfully|"
-    r"no container instances were found in your cluster|"
     r"target ?group .*(?:does not exist|not found)",
     re.IGNORECASE,
 )
 # Target states on the way out of the group: https://docs.aws.amazon.com/elasticloadbalancing/
 # latest/application/target-group-health-checks.html#target-health-states
 LEAVING = frozenset({"draining", "unhealthy.draining"})
+# What is shown of many targets, and of a death in words: a cause has room for 32,768 characters.
+_SHOWN = 5
+_LONGEST_DEATH = 3_000
 _NOT_PLACED = re.compile(r"unable to place a task", re.IGNORECASE)
 
 
@@ -128,9 +130,12 @@ def _targets(targets: Sequence[Mapping[str, Any]]) -> str:
                 f"\n  target {target['Target']['Id']}:{target['Target'].get('Port', '')} "
                 f"is {health['State']}: {why or 'no reason given'}"
             )
+    if len(lines) > _SHOWN:
+        lines[_SHOWN:] = [f"\n  and {len(lines) - _SHOWN} more"]
     return "".join(lines)
 
 
 def _because(facts: Facts) -> str:
     """The last deaths and the state of the targets, as lines to append."""
-    return "".join(f"\n  {line}" for line in list(facts.died)[-2:]) + _targets(facts.targets)
+    deaths = [death[:_LONGEST_DEATH] for death in list(facts.died)[-2:]]
+    return "".join(f"\n  {line}" for line in deaths) + _targets(facts.targets)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _EXPLAINED = 2
 
 
-def colour_health(
+def color_health(
     ecs_client: ECSClient,
     elbv2: ElasticLoadBalancingv2Client,
     logs: CloudWatchLogsClient,

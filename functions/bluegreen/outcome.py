@@ -17,6 +17,10 @@ Word = Literal[
     "rollback_incomplete",
 ]
 
+# Two of them have to fit into the cause of an execution, 32,768 characters:
+# https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html
+_LONGEST_REASON = 12_000
+
 # Raised before the first change: nothing had to be undone.
 _REFUSALS = frozenset({"InvalidRequest", "InvalidConfiguration", "DeploymentRefused", "LockHeld"})
 
@@ -39,7 +43,13 @@ def decide(data: Mapping[str, Any]) -> Outcome:
     """The outcome from ``$``: the keys that the states have left there."""
     failure = data.get("failure")
     rollback = data.get("rollback", {})
-    if stuck := data.get("rollback_failure"):
+    stuck = data.get("rollback_failure")
+    lost = next((one for one in (stuck, data.get("drain_failure")) if one), None)
+    if lost and lost["Error"] == "LockLost":
+        return Outcome(
+            "failed", "LockLost", f"{reason_of(lost)}; it says how this ended", good=False
+        )
+    if stuck:
         why = reason_of(failure) + "\n" if failure else ""
         return Outcome(
             "rollback_incomplete",
@@ -47,7 +57,7 @@ def decide(data: Mapping[str, Any]) -> Outcome:
             f"{why}the rollback did not end: {reason_of(stuck)}; "
             "it is taken up again by the next sweep",
             good=False,
-            lock_stays=stuck["Error"] != "LockLost",
+            lock_stays=True,
         )
     if failure and rollback.get("status") in (None, "nothing_to_restore"):
         error = failure["Error"]
@@ -70,7 +80,7 @@ def decide(data: Mapping[str, Any]) -> Outcome:
         return Outcome("nothing_to_do", "", "this is what is live already", good=True)
     drain = data.get("drain", {})
     if drain.get("undone"):
-        return Outcome("rolled_back", "", drain["reason"], good=True)
+        return Outcome("rolled_back", "RolledBack", drain["reason"], good=False)
     if drain_failure := data.get("drain_failure"):
         if drain_failure["Error"] == "TrafficChanged":
             return Outcome("traffic_left", "TrafficChanged", reason_of(drain_failure), good=False)
@@ -95,4 +105,4 @@ def reason_of(failure: Mapping[str, Any]) -> str:
         message = json.loads(cause)["errorMessage"]
     except (ValueError, KeyError, TypeError):
         message = cause or failure["Error"]
-    return str(message)
+    return str(message)[:_LONGEST_REASON]

@@ -30,6 +30,12 @@ def check_services(
                 f"{name}: its deployment controller is {controller}; it has to be ECS, "
                 "or two deployers would move the same tasks"
             )
+        strategy = (service.get("deploymentConfiguration") or {}).get("strategy", "ROLLING")
+        if strategy != "ROLLING":
+            findings.append(
+                f"{name}: its deployment strategy is {strategy}: ECS would move the same listener; "
+                "set it to ROLLING"
+            )
         if service.get("schedulingStrategy", "REPLICA") != "REPLICA":
             findings.append(f"{name}: a daemon service has no desired count to set")
         used = [one.get("targetGroupArn") for one in service.get("loadBalancers", [])]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
 
 from bluegreen.color import Color
 from bluegreen.configuration import Probe
@@ -13,6 +15,20 @@ from bluegreen.deployment import Deployment
 # A probe must be over well within a function's timeout (30 s), however many answers it wants.
 _TIMEOUT_SECONDS = 2.0
 _BUDGET_SECONDS = 12.0
+
+
+class _CertificateOf(HTTPAdapter):
+    """Expects the certificate of a host, whatever address the load balancer is reached at."""
+
+    def __init__(self, host: str | None) -> None:
+        self._host = host
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Send the host in TLS's server name, and look for it in the certificate."""
+        super().init_poolmanager(
+            *args, server_hostname=self._host, assert_hostname=self._host, **kwargs
+        )
 
 
 def ask(deployment: Deployment, probe: Probe, color: Color, port: int) -> str:
@@ -32,9 +48,11 @@ def ask(deployment: Deployment, probe: Probe, color: Color, port: int) -> str:
                 f"make the path faster or ask for fewer than {probe.consecutive} in a row"
             )
         try:
-            answer = requests.get(
-                url, headers=headers, timeout=_TIMEOUT_SECONDS, allow_redirects=False
-            )
+            with requests.Session() as session:
+                session.mount("https://", _CertificateOf(probe.host))
+                answer = session.get(
+                    url, headers=headers, timeout=_TIMEOUT_SECONDS, allow_redirects=False
+                )
         except requests.RequestException as error:
             return f"GET {url}: {error}"
         if not answer.ok:

@@ -23,9 +23,10 @@ class Facts:
 
     traffic: weights now; snapshot: weights to restore; ours: every other set of weights that this
     deployment has meant to write. old_*: the colour that was live, None if there was none.
-    old_wanted: tasks it should have. settled: the load balancer shows the restored traffic and
-    requests in flight on the new colour have ended. services_restored: both services, their scaling
-    and the test listener are as in the snapshot. Times in epoch seconds.
+    old_wanted: tasks it should have. *_healthy: healthy targets. settled: the load balancer shows
+    the restored traffic and requests in flight on the new colour have ended. services_restored:
+    both services, their scaling and the test listener are as in the snapshot. Times in epoch
+    seconds.
     """
 
     traffic: Weights
@@ -34,6 +35,7 @@ class Facts:
     old_wanted: int
     old_desired: int
     old_healthy: int
+    new_healthy: int
     new_weight: int
     settled: bool
     services_restored: bool
@@ -48,19 +50,19 @@ class Decision:
 
 def next_step(facts: Facts, now: float) -> Decision:
     """Old colour up, traffic back, load balancer quiet, then the rest: in this order."""
+    if facts.traffic != facts.snapshot and facts.traffic not in facts.ours:
+        return _left_alone(facts, now)
+    if facts.old_desired < facts.old_wanted:
+        return Decision("start_old", f"starting {facts.old_wanted} tasks of the old colour")
+    if facts.old_healthy < facts.old_wanted and facts.old_healthy <= facts.new_healthy:
+        # As long as the new colour serves as well, going back would make things worse.
+        found = f"{facts.old_healthy} of {facts.old_wanted} targets of the old colour healthy"
+        return Decision("wait" if now < facts.deadline else "fail", found)
     if facts.traffic != facts.snapshot:
-        if facts.traffic not in facts.ours:
-            return _left_alone(facts, now)
-        if facts.old_desired < facts.old_wanted:
-            return Decision("start_old", f"starting {facts.old_wanted} tasks of the old colour")
-        if facts.old_healthy < facts.old_wanted:
-            waiting = f"{facts.old_healthy} of {facts.old_wanted} targets of the old colour healthy"
-            if now < facts.deadline:
-                return Decision("wait", waiting)
-            if facts.old_healthy == 0:
-                return Decision("fail", f"{waiting}: no traffic is sent to a colour without any")
         return Decision("restore_traffic", f"traffic back to {show(facts.snapshot)}")
     if not facts.settled:
+        if now >= facts.deadline:
+            return Decision("fail", "the load balancer does not follow the restored weights")
         return Decision("wait", "the load balancer follows, requests in flight end")
     if facts.services_restored:
         return Decision("done", f"all as before: {show(facts.snapshot)}")

@@ -28,7 +28,8 @@ from bluegreen.traffic import Weights
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-Phase = Literal["planning", "deploying", "committed", "rolling_back"]
+Phase = Literal["planning", "deploying", "baking", "committed", "rolling_back"]
+Purpose = Literal["deploy", "roll_back"]
 
 _HELD = "held"
 _INDEX = "held-locks"
@@ -38,8 +39,8 @@ _INDEX = "held-locks"
 class Record:
     """A deployment as it is kept.
 
-    phase: how far it has come, which stays when it has ended. deployment is None until it is
-    planned, outcome until it has ended.
+    phase: how far it has come ("baking": the switch was proved, "committed": it was baked), which
+    stays when it has ended. deployment is None until it is planned, outcome until it has ended.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Lock:
     fencing: int
     held: bool
     warm: bool
+    purpose: Purpose
     lease_expires_at: float
     changed_by: str | None
 
@@ -73,8 +75,14 @@ class Store:
 
     # Deployments
 
-    def open(self, deployment_id: str, service: str, execution_arn: str, now: float) -> None:
-        """Note that a deployment was asked for. Nothing happens if it is there already."""
+    def open(
+        self, deployment_id: str, service: str, execution_arn: str, began: str, now: float
+    ) -> None:
+        """Note that a deployment was asked for. Nothing happens if it is there already.
+
+        began: when its execution did. A record of an earlier execution of the same name goes: Step
+        Functions lets a name be used again after 90 days.
+        """
         try:
             self._client.put_item(
                 TableName=self._table,
@@ -83,9 +91,11 @@ class Store:
                     "service": {"S": service},
                     "phase": {"S": "planning"},
                     "execution_arn": {"S": execution_arn},
+                    "began": {"S": began},
                     "started_at": _number(now),
                 },
-                ConditionExpression="attribute_not_exists(pk)",
+                ConditionExpression="attribute_not_exists(pk) OR began <> :began",
+                ExpressionAttributeValues={":began": {"S": began}},
             )
         except self._client.exceptions.ConditionalCheckFailedException:
             return
@@ -106,37 +116,35 @@ class Store:
             reason=item.get("reason", {}).get("S"),
         )
 
-    def begin(self, deployment: Deployment) -> None:
+    def save_plan(self, deployment: Deployment, phase: Phase) -> None:
         """Keep the plan with its snapshot: from here on the deployment can be undone.
 
-        What a deployment of the same name has left is forgotten: Step Functions lets a name be used
-        again after 90 days.
+        Its fencing number is that of the execution that has the deployment in hand.
         """
-        self._save(deployment, "deploying", " REMOVE intents, outcome, reason, ended_at")
-
-    def resume(self, deployment: Deployment, phase: Phase) -> None:
-        """Keep a plan under the number of the execution that has taken it over."""
-        self._save(deployment, phase, "")
-
-    def enter(self, deployment_id: str, phase: Phase) -> None:
-        """Note how far a deployment has come."""
         self._client.update_item(
             TableName=self._table,
-            Key=_key(f"deployment#{deployment_id}"),
-            UpdateExpression="SET phase = :phase",
-            ExpressionAttributeValues={":phase": {"S": phase}},
+            Key=_key(f"deployment#{deployment.id}"),
+            UpdateExpression="SET document = :document, phase = :phase, fencing = :fencing",
+            ExpressionAttributeValues={
+                ":document": {"S": json.dumps(deployment.document())},
+                ":phase": {"S": phase},
+                ":fencing": {"N": str(deployment.fencing)},
+            },
         )
 
-    def intend(self, deployment_id: str, weights: Weights) -> None:
-        """Note weights before they are written: seen later, they are known as our own."""
-        self._client.update_item(
-            TableName=self._table,
-            Key=_key(f"deployment#{deployment_id}"),
-            UpdateExpression="SET intents = list_append(if_not_exists(intents, :none), :one)",
-            ExpressionAttributeValues={
-                ":none": {"L": []},
-                ":one": {"L": [{"S": json.dumps(weights)}]},
-            },
+    def enter(self, deployment: Deployment, phase: Phase) -> None:
+        """Note how far a deployment has come. Raises LockLost."""
+        self._note(deployment, "SET phase = :phase", {":phase": {"S": phase}})
+
+    def intend(self, deployment: Deployment, weights: Weights) -> None:
+        """Note weights before they are written: seen later, they are known as our own.
+
+        Raises LockLost.
+        """
+        self._note(
+            deployment,
+            "SET intents = list_append(if_not_exists(intents, :none), :one)",
+            {":none": {"L": []}, ":one": {"L": [{"S": json.dumps(weights)}]}},
         )
 
     def close(self, deployment_id: str, outcome: str, reason: str, now: float, fencing: int) -> str:
@@ -169,18 +177,22 @@ class Store:
             return record.outcome if record and record.outcome else outcome
         return outcome
 
-    def _save(self, deployment: Deployment, phase: Phase, forget: str) -> None:
-        self._client.update_item(
-            TableName=self._table,
-            Key=_key(f"deployment#{deployment.id}"),
-            UpdateExpression="SET document = :document, phase = :phase, fencing = :fencing"
-            + forget,
-            ExpressionAttributeValues={
-                ":document": {"S": json.dumps(deployment.document())},
-                ":phase": {"S": phase},
-                ":fencing": {"N": str(deployment.fencing)},
-            },
-        )
+    def _note(self, deployment: Deployment, update: str, values: Mapping[str, Any]) -> None:
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=_key(f"deployment#{deployment.id}"),
+                UpdateExpression=update,
+                ConditionExpression="fencing <= :fencing",
+                ExpressionAttributeValues={
+                    ":fencing": {"N": str(deployment.fencing)},
+                    **values,
+                },
+            )
+        except self._client.exceptions.ConditionalCheckFailedException as error:
+            raise LockLost(
+                f"another execution has taken deployment {deployment.id} over"
+            ) from error
 
     # Locks
 
@@ -219,16 +231,22 @@ class Store:
             execution_arn,
             now,
             seen,
+            "deploy",
             "(attribute_not_exists(held) OR attribute_exists(warm) OR execution_arn = :execution)",
         )
 
-    def take_over(self, lock: Lock, deployment_id: str, execution_arn: str, now: float) -> int:
+    def take_over(
+        self, lock: Lock, deployment_id: str, execution_arn: str, now: float, purpose: Purpose
+    ) -> int:
         """Take a lock as it was last seen, whoever has it; returns the new fencing number.
 
-        Only for a holder that is known to have ended. Raises LockHeld if the lock has changed hands
-        since it was read, unless this execution is the one that took it.
+        What the holder still has running must be waited for, unless the lock was warm: then its
+        holder sleeps, and has to find it lost when it wakes up. Raises LockHeld if the lock has
+        changed hands since it was read, or its holder has woken up, unless this execution is the
+        one that took it.
         """
-        return self._take(lock.service, deployment_id, execution_arn, now, lock, "")
+        condition = "attribute_exists(warm)" if lock.warm else ""
+        return self._take(lock.service, deployment_id, execution_arn, now, lock, purpose, condition)
 
     def prove(self, deployment: Deployment, now: float) -> None:
         """Renew the lease of a lock that is still held. Raises LockLost when it is not."""
@@ -254,15 +272,22 @@ class Store:
             {":warm": {"BOOL": True}},
         )
 
-    def release(self, service: str, fencing: int) -> None:
-        """Give the lock back. Nothing happens when somebody else has taken it over meanwhile."""
+    def release(self, service: str, fencing: int, changed_by: str | None = None) -> None:
+        """Give the lock back. Nothing happens when somebody else has taken it over meanwhile.
+
+        changed_by: the deployment before, when this one has been undone.
+        """
         try:
             self._client.update_item(
                 TableName=self._table,
                 Key=_key(f"lock#{service}"),
-                UpdateExpression="REMOVE held, warm, lease_expires_at",
+                UpdateExpression=("SET changed_by = :before " if changed_by else "")
+                + "REMOVE held, warm, lease_expires_at",
                 ConditionExpression="fencing = :fencing",
-                ExpressionAttributeValues={":fencing": {"N": str(fencing)}},
+                ExpressionAttributeValues={
+                    ":fencing": {"N": str(fencing)},
+                    **({":before": {"S": changed_by}} if changed_by else {}),
+                },
             )
         except self._client.exceptions.ConditionalCheckFailedException:
             return
@@ -284,6 +309,7 @@ class Store:
         execution_arn: str,
         now: float,
         seen: Lock | None,
+        purpose: Purpose,
         condition: str,
     ) -> int:
         values: dict[str, Any] = {
@@ -291,6 +317,7 @@ class Store:
             ":deployment": {"S": deployment_id},
             ":execution": {"S": execution_arn},
             ":lease": _number(now + self._lease),
+            ":purpose": {"S": purpose},
             ":one": {"N": "1"},
         }
         if seen is None:
@@ -304,7 +331,7 @@ class Store:
                 Key=_key(f"lock#{service}"),
                 UpdateExpression=(
                     "SET held = :held, deployment_id = :deployment, execution_arn = :execution, "
-                    "lease_expires_at = :lease REMOVE warm ADD fencing :one"
+                    "purpose = :purpose, lease_expires_at = :lease REMOVE warm ADD fencing :one"
                 ),
                 ConditionExpression=unchanged,
                 ExpressionAttributeValues=values,
@@ -358,7 +385,7 @@ def _number(value: float) -> dict[str, Any]:
 
 def _phase(value: str) -> Phase:
     match value:
-        case "planning" | "deploying" | "committed" | "rolling_back":
+        case "planning" | "deploying" | "baking" | "committed" | "rolling_back":
             return value
         case _:
             raise ValueError(f"unknown phase {value!r} in the deployments table")
@@ -376,6 +403,7 @@ def _lock(item: Mapping[str, Any]) -> Lock:
         fencing=int(item["fencing"]["N"]),
         held="held" in item,
         warm="warm" in item,
+        purpose="roll_back" if item["purpose"]["S"] == "roll_back" else "deploy",
         lease_expires_at=float(item.get("lease_expires_at", {}).get("N", "0")),
         changed_by=item.get("changed_by", {}).get("S"),
     )

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any, TypeVar
 
 from aws_lambda_powertools import Logger
@@ -17,8 +17,6 @@ from bluegreen.errors import AwsRefused, AwsUnavailable
 from bluegreen.store import Store
 from runtime import clients
 from runtime.settings import Settings
-
-logger = Logger()
 
 Answer = TypeVar("Answer")
 
@@ -38,14 +36,21 @@ _PASSING = frozenset(
 )
 
 
+@lru_cache(maxsize=1)
+def logger() -> Logger:
+    """Made on first use: it reads the environment."""
+    return Logger()
+
+
 @dataclass(frozen=True)
 class Invocation:
-    """execution_arn, execution_name: the execution that invoked the function.
+    """execution_arn, execution_name, began: the execution that invoked the function.
     data: its state (``$``). now: epoch seconds, read once.
     """
 
     execution_arn: str
     execution_name: str
+    began: str
     data: Mapping[str, Any]
     now: float
     settings: Settings
@@ -69,7 +74,7 @@ def task(function: Callable[[Invocation], dict[str, Any]]) -> Callable[[Any, Any
     @wraps(function)
     def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any]:
         settings = Settings.from_env(os.environ)
-        logger.append_keys(
+        logger().append_keys(
             state=function.__module__,
             execution=event["execution"]["Name"],
             deployment=event["data"].get("deployment", {}).get("id"),
@@ -77,13 +82,14 @@ def task(function: Callable[[Invocation], dict[str, Any]]) -> Callable[[Any, Any
         invocation = Invocation(
             execution_arn=event["execution"]["Id"],
             execution_name=event["execution"]["Name"],
+            began=event["execution"]["StartTime"],
             data=event["data"],
             now=time.time(),
             settings=settings,
             store=Store(clients.dynamodb(), settings.table, settings.lease_seconds),
         )
         answer = translating_aws_errors(lambda: function(invocation))
-        logger.info("answered", extra={"answer": _summary(answer)})
+        logger().info("answered", extra={"answer": _summary(answer)})
         return answer
 
     return handler

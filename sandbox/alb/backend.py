@@ -53,6 +53,10 @@ class AlbBackend(ELBv2Backend):
         balancer.dns_name = self.plane.address
         return balancer
 
+    def delete_load_balancer(self, arn: str) -> None:
+        super().delete_load_balancer(arn)
+        self._changed()
+
     def create_listener(
         self,
         load_balancer_arn: str,

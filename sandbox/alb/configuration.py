@@ -21,7 +21,9 @@ NOWHERE = "nowhere"  # the backend that answers 503, as an ALB does for an empty
 MAX_GROUPS_PER_RULE = 5  # of an ALB's forward action
 RANDOM_RANGE = 2**32  # of HAProxy's rand()
 OLD_PROCESS_SECONDS = 300  # a process that was replaced is ended for good after that
-SESSION_DAYS = 24  # that a session of the runtime API may be silent: the longest time HAProxy knows
+SESSION_SECONDS = 60  # that a session of the runtime API may be silent: longer than a start takes
+HAND_OVER = "hand-over"
+"""What the map says of a listener in a process that was replaced: requests go to the new one."""
 
 ERROR_REASONS = {
     400: "Bad Request",
@@ -152,7 +154,7 @@ def render(
     lines = [
         "global",
         f"  stats socket {control_socket} mode 600 level admin expose-fd listeners",
-        f"  stats timeout {SESSION_DAYS}d",
+        f"  stats timeout {SESSION_SECONDS}s",
         "  nbthread 1",
         f"  hard-stop-after {OLD_PROCESS_SECONDS}s",
         "defaults",
@@ -169,6 +171,10 @@ def render(
     ]
     for frontend in structure.frontends:
         lines += _render_frontend(frontend, structure.address, actions)
+        lines += [
+            f"backend {_successor(frontend)}",
+            f"  server successor {structure.address}:{frontend.port}",
+        ]
     lines += [f"backend {NOWHERE}", f"  http-request return status 503 errorfile {errors[503]}"]
     for group in structure.groups:
         lines += [
@@ -191,6 +197,8 @@ def _render_frontend(frontend: Frontend, address: str, actions: Path) -> list[st
         f"  bind {address}:{frontend.port}",
         "  http-request set-header X-Forwarded-Proto http",
         f"  http-request set-header X-Forwarded-Port {frontend.port}",
+        f"  http-request set-var(txn.listener) str({frontend.name}),map({actions})",
+        f"  acl replaced var(txn.listener) -m str {HAND_OVER}",
     ]
     # The last rule that matches wins here, so the one to be tried first comes last.
     lines += [
@@ -200,7 +208,7 @@ def _render_frontend(frontend: Frontend, address: str, actions: Path) -> list[st
     lines += [
         f"  http-request return status {rule.fixed.status} "
         f"content-type {_quoted(rule.fixed.content_type)} string {_quoted(rule.fixed.body)} "
-        f"if {{ var(txn.rule) -m str {rule.key} }}"
+        f"if {{ var(txn.rule) -m str {rule.key} }} !replaced"
         for rule in frontend.rules
         if rule.fixed is not None
     ]
@@ -215,10 +223,16 @@ def _render_frontend(frontend: Frontend, address: str, actions: Path) -> list[st
             f"if {{ var(txn.action),field({bound},|),sub(txn.random) -m int gt 0 }}"
         )
     lines += [
+        f"  use_backend {_successor(frontend)} if replaced",
         "  use_backend %[var(txn.group)] if { var(txn.group) -m found }",
         f"  default_backend {NOWHERE}",
     ]
     return lines
+
+
+def _successor(frontend: Frontend) -> str:
+    """The backend of a listener that is the load balancer itself, as the next process will be."""
+    return f"{frontend.name}.successor"
 
 
 def _line(statement: str, conditions: Sequence[str]) -> str:

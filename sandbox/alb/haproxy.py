@@ -2,9 +2,8 @@
 
 New listeners, rules, conditions and fixed responses take a reload: a new process takes the
 listening sockets over from the old one (``-x``), which answers one more request on each connection
-that it has (``-sf``). A client may send that request minutes later. So a replaced process is told
-of weights and targets too, as long as it has connections: over a session of the runtime API that
-was opened before, because it accepts no new one.
+that it has (``-sf``). A client may send that request minutes later, and nobody can tell a process
+that is about to end of new targets. So its last command is to hand such requests to its successor.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import re
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from sandbox.alb.configuration import (
-    NOWHERE,
+    HAND_OVER,
     Mode,
     Slot,
     Structure,
@@ -33,10 +32,10 @@ from sandbox.alb.configuration import (
 
 START_SECONDS = 10.0
 ANSWER_SECONDS = 5.0
-PROMPT = b"\n> "
+PROMPT = b"> "
 
-Slots = Mapping[tuple[str, int], Slot]
-"""The servers by group name and number (from 0)."""
+Place = tuple[str, int]
+"""One server: the name of its group and its number, from 0."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,134 +44,8 @@ class HaproxyError(Exception):
     """HAProxy did not start or did not take a command."""
 
 
-class LostError(HaproxyError):
-    """A process does not answer any more."""
-
-
-class Session:
-    """A session of the runtime API; it lasts as long as the process. Errors are OSErrors."""
-
-    def __init__(self, path: Path) -> None:
-        self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.settimeout(ANSWER_SECONDS)
-        try:
-            self._connection.connect(str(path))
-            self.ask("prompt")
-        except OSError:
-            self.close()
-            raise
-
-    def ask(self, line: str) -> str:
-        """Give one command; returns what HAProxy says."""
-        self._connection.sendall(line.encode() + b"\n")
-        answer = b""
-        while not answer.endswith(PROMPT):
-            data = self._connection.recv(65_536)
-            if not data:
-                raise ConnectionResetError(f"no answer to {line!r}")
-            answer += data
-        return answer.removesuffix(PROMPT).decode()
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-class Process:
-    """One HAProxy and what it was last told: all of it, nothing else."""
-
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        session: Session,
-        actions: Path,
-        structure: Structure,
-        weights: Mapping[str, Weights],
-        slots: Slots,
-    ) -> None:
-        self.process = process
-        self._session = session
-        self._actions = actions  # the map is called as the file that it was read from
-        self._groups = {NOWHERE, *(group.name for group in structure.groups)}
-        self._defaults = {
-            rule.key: frontend.rules[-1].key
-            for frontend in structure.frontends
-            for rule in frontend.rules
-        }
-        self._weights = dict(weights)
-        self._slots = {
-            place: slot if slot.mode is Mode.READY else dataclasses.replace(slot, mode=Mode.EMPTY)
-            for place, slot in slots.items()
-        }
-
-    @property
-    def ended(self) -> bool:
-        """Whether it is gone."""
-        return self.process.poll() is not None
-
-    def follow(self, weights: Mapping[str, Weights], slots: Slots) -> None:
-        """Tell it what is new. Raises HaproxyError.
-
-        Servers become ready before weights send requests to them and stop after that. A rule that
-        is gone does as its listener's default action; a group that is new is none of its business.
-        """
-        changed = [
-            (place, slot)
-            for place, slot in slots.items()
-            if place[0] in self._groups and self._slots.get(place) != slot
-        ]
-        self._tell_slots([(place, slot) for place, slot in changed if slot.mode is Mode.READY])
-        for key, default in self._defaults.items():
-            wanted = weights.get(key, weights.get(default, ()))
-            known = all(group in self._groups for group, _ in wanted)
-            if known and self._weights.get(key) != wanted:
-                self._command(f"set map {self._actions} {key} {encode_weights(wanted)}")
-                self._weights[key] = wanted
-        self._tell_slots([(place, slot) for place, slot in changed if slot.mode is not Mode.READY])
-
-    def _tell_slots(self, changed: Sequence[tuple[tuple[str, int], Slot]]) -> None:
-        for place, slot in changed:
-            for command in slot_commands(place, self._slots.get(place), slot):
-                self._command(command)
-            self._slots[place] = slot
-
-    def release(self) -> bool:
-        """Let it end if it has no connections left; returns whether it has none."""
-        connections = re.search(r"^CurrConns: (\d+)$", self._ask("show info"), re.MULTILINE)
-        if connections is None or int(connections[1]):
-            return False
-        self._session.close()
-        return True
-
-    def kill(self) -> None:
-        """End it at once."""
-        self._session.close()
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> None:
-        """End it, and its connections."""
-        self._session.close()
-        self.process.terminate()
-        try:
-            self.process.wait(2)
-        except subprocess.TimeoutExpired:
-            self.kill()
-
-    def _command(self, line: str) -> None:
-        answer = self._ask(line)
-        complaints = [text for text in answer.splitlines() if text and "changed from" not in text]
-        if complaints:
-            raise HaproxyError(f"haproxy answered {'; '.join(complaints)} to {line}")
-
-    def _ask(self, line: str) -> str:
-        try:
-            return self._session.ask(line)
-        except OSError as error:
-            raise LostError(f"haproxy {self.process.pid} does not answer: {error}") from error
-
-
 class Haproxy:
-    """The process of now and those that it replaced; used by one thread, which outlives them."""
+    """One HAProxy and what it was last told; used by one thread, which outlives it."""
 
     def __init__(
         self,
@@ -183,80 +56,107 @@ class Haproxy:
         self._directory = directory
         self._log = log
         self._start = start
-        self._count = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._replaced: list[subprocess.Popen[bytes]] = []
         self._structure: Structure | None = None
-        self._current: Process | None = None
-        self._replaced: list[Process] = []
+        self._weights: dict[str, Weights] = {}
+        self._slots: dict[Place, Slot] = {}
 
-    def follow(self, structure: Structure, weights: Mapping[str, Weights], slots: Slots) -> None:
+    def follow(
+        self,
+        structure: Structure,
+        weights: Mapping[str, Weights],
+        slots: Mapping[Place, Slot],
+    ) -> None:
         """Make the data plane what is given; cheap when nothing changed. Raises HaproxyError.
 
         After an error, call it again: what is missing then is done then. ``weights`` is by rule
         key.
         """
         try:
-            if structure != self._structure or (self._current and self._current.ended):
+            if structure != self._structure or not self._runs(structure):
                 self._reload(structure, weights, slots)
-                self._structure = structure
         finally:  # a structure that HAProxy does not take is no reason to stand still
-            if self._current:
-                try:
-                    self._current.follow(weights, slots)
-                except LostError:
-                    self._current.kill()
-                    raise
-        self._replaced = [old for old in self._replaced if self._keeps(old, weights, slots)]
+            if self._process is not None:
+                self._tell(weights, slots)
 
     def stop(self) -> None:
         """End all processes."""
-        for process in (*self._replaced, *([self._current] if self._current else [])):
-            process.stop()
-        self._current = None
+        processes = [*self._replaced, *([self._process] if self._process else [])]
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(2)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._process = None
         self._replaced = []
 
-    @staticmethod
-    def _keeps(old: Process, weights: Mapping[str, Weights], slots: Slots) -> bool:
-        """Whether a replaced process still needs to be told things; tells it."""
-        if old.ended:
-            return False
-        try:
-            old.follow(weights, slots)
-            return not old.release()
-        except HaproxyError as error:
-            logger.warning("a process that was replaced ends: %s", error)
-            old.kill()
-            return False
+    @property
+    def _socket(self) -> Path:
+        return self._directory / "haproxy.sock"
 
-    def _socket(self, count: int) -> Path:
-        return self._directory / f"haproxy-{count}.sock"
+    @property
+    def _map(self) -> Path:
+        return self._directory / "actions.map"
 
-    def _reload(self, structure: Structure, weights: Mapping[str, Weights], slots: Slots) -> None:
+    def _runs(self, structure: Structure) -> bool:
+        """Whether there is a process if there has to be one."""
+        return self._process.poll() is None if self._process else not structure.frontends
+
+    def _reload(
+        self,
+        structure: Structure,
+        weights: Mapping[str, Weights],
+        slots: Mapping[Place, Slot],
+    ) -> None:
+        self._replaced = [process for process in self._replaced if process.poll() is None]
+        if self._process is not None and self._process.poll() is not None:
+            logger.warning("haproxy has ended with %s: see %s", self._process.returncode, self._log)
+            self._process = None
         if not structure.frontends:
             self.stop()
+            self._structure = structure
             return
+        old = self._process
+        with contextlib.nullcontext() if old is None else self._hand_over():
+            command = self._prepare(structure, weights, slots)
+            if old is not None:
+                command += ["-x", str(self._socket), "-sf", str(old.pid)]
+            with self._log.open("ab") as log:
+                started = self._start(command, log)
+            self._wait_until_up(started)
+        if old is not None:
+            self._replaced.append(old)
+        # From here on this is what the process knows: all of it, and nothing of the old one's.
+        self._process = started
+        self._structure = structure
+        self._weights = dict(weights)
+        self._slots = {
+            place: slot if slot.mode is Mode.READY else dataclasses.replace(slot, mode=Mode.EMPTY)
+            for place, slot in slots.items()
+        }
+
+    def _prepare(
+        self,
+        structure: Structure,
+        weights: Mapping[str, Weights],
+        slots: Mapping[Place, Slot],
+    ) -> list[str]:
+        """Write what a new process reads; returns its command."""
         configuration = self._directory / "haproxy.cfg"
-        actions = self._directory / "actions.map"
-        control = self._socket(self._count + 1)
         errors = write_error_pages(self._directory)
         configuration.write_text(
-            render(structure, slots, control, actions, errors), encoding="utf-8"
+            render(structure, slots, self._socket, self._map, errors), encoding="utf-8"
         )
         entries = [f"{key} {encode_weights(value)}\n" for key, value in weights.items()]
-        actions.write_text("".join(entries), encoding="utf-8")
-        command = ["haproxy", "-db", "-q", "-f", str(configuration)]
-        if self._current is not None and not self._current.ended:
-            old = self._current.process.pid
-            command += ["-x", str(self._socket(self._count)), "-sf", str(old)]
-        with self._log.open("ab") as log:
-            started = self._start(command, log)
-        session = self._session(started, control)
-        self._socket(self._count).unlink(missing_ok=True)
-        self._count += 1
-        if self._current is not None:
-            self._replaced.append(self._current)
-        self._current = Process(started, session, actions, structure, weights, slots)
+        entries += [f"{frontend.name} -\n" for frontend in structure.frontends]
+        self._map.write_text("".join(entries), encoding="utf-8")
+        return ["haproxy", "-db", "-q", "-f", str(configuration)]
 
-    def _session(self, process: subprocess.Popen[bytes], control: Path) -> Session:
+    def _wait_until_up(self, process: subprocess.Popen[bytes]) -> None:
         """Wait for a process to answer.
 
         One that ends leaves the old one in its place. Nobody knows whether one that hangs has ended
@@ -267,15 +167,90 @@ class Haproxy:
             if process.poll() is not None:
                 raise HaproxyError(f"haproxy ended with {process.returncode}: see {self._log}")
             with contextlib.suppress(OSError):
-                return Session(control)
+                if f"Pid: {process.pid}\n" in self._ask("show info"):
+                    return
             time.sleep(0.01)
-        process.kill()
-        process.wait()
+        self._replaced.append(process)
         self.stop()
-        raise HaproxyError(f"haproxy does not answer on {control}: see {self._log}")
+        raise HaproxyError(f"haproxy does not answer on {self._socket}: see {self._log}")
+
+    @contextmanager
+    def _hand_over(self) -> Iterator[None]:
+        """Replace the process inside of this; it is told afterwards.
+
+        That takes a connection from before: it accepts no new one then.
+        """
+        assert self._structure is not None
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(ANSWER_SECONDS)
+            with contextlib.suppress(OSError):
+                connection.connect(str(self._socket))
+                _converse(connection, "prompt")
+            yield
+            try:
+                for frontend in self._structure.frontends:
+                    _converse(connection, f"set map {self._map} {frontend.name} {HAND_OVER}")
+            except OSError as error:
+                logger.warning("the process that was replaced does not hand over: %s", error)
+
+    def _tell(self, weights: Mapping[str, Weights], slots: Mapping[Place, Slot]) -> None:
+        """Say what is new: servers become ready before they get requests and stop after that."""
+        changed = {
+            place: slot
+            for place, slot in slots.items()
+            if self._slots.get(place) != slot and self._knows(place)
+        }
+        ready = {place: slot for place, slot in changed.items() if slot.mode is Mode.READY}
+        self._tell_slots(ready)
+        for key, value in weights.items():
+            if self._weights.get(key) != value and key in self._weights:
+                self._command(f"set map {self._map} {key} {encode_weights(value)}")
+                self._weights[key] = value
+        self._tell_slots({place: slot for place, slot in changed.items() if place not in ready})
+
+    def _knows(self, place: Place) -> bool:
+        assert self._structure is not None
+        return any(group.name == place[0] for group in self._structure.groups)
+
+    def _tell_slots(self, changed: Mapping[Place, Slot]) -> None:
+        for place, slot in changed.items():
+            for command in slot_commands(place, self._slots.get(place), slot):
+                self._command(command)
+            self._slots[place] = slot
+
+    def _command(self, line: str) -> None:
+        try:
+            answer = self._ask(line)
+        except OSError as error:
+            assert self._process is not None
+            self._process.kill()  # so that the next call starts another
+            self._process.wait()
+            raise HaproxyError(f"haproxy does not answer to {line}: {error}") from error
+        complaints = [text for text in answer.splitlines() if text and "changed from" not in text]
+        if complaints:
+            raise HaproxyError(f"haproxy answered {'; '.join(complaints)} to {line}")
+
+    def _ask(self, line: str) -> str:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(ANSWER_SECONDS)
+            connection.connect(str(self._socket))
+            connection.sendall(line.encode() + b"\n")
+            with connection.makefile(encoding="utf-8") as answer:
+                return answer.read()
 
 
-def slot_commands(place: tuple[str, int], before: Slot | None, after: Slot) -> list[str]:
+def _converse(connection: socket.socket, line: str) -> None:
+    """Give one command in a session; raises OSError without an answer."""
+    connection.sendall(line.encode() + b"\n")
+    answer = b""
+    while not answer.endswith(PROMPT):
+        data = connection.recv(4096)
+        if not data:
+            raise ConnectionResetError(f"no answer to {line}")
+        answer += data
+
+
+def slot_commands(place: Place, before: Slot | None, after: Slot) -> list[str]:
     """Commands that make a server what ``after`` says.
 
     Requests in flight end when the target that they are with is gone: its deregistration delay is

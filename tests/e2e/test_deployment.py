@@ -95,7 +95,11 @@ def test_12_the_idle_colour_gets_as_many_tasks_as_the_live_one(sandbox: Running)
 
 def test_01_propagation_lag_of_20_seconds_loses_nothing(sandbox: Running) -> None:
     sandbox.push("lagging")
-    with sandbox.faults("propagation_lag", seconds=20), sandbox.under_load():
+    with (
+        sandbox.configured({"probe.timeout_seconds": 60}),
+        sandbox.faults("propagation_lag", seconds=20),
+        sandbox.under_load(),
+    ):
         ended = sandbox.deploy("lagging")
     assert ended.succeeded, ended.cause
     assert sandbox.answer()["X-Version"] == "lagging"

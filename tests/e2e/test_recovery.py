@@ -17,6 +17,7 @@ OF_A_DEPLOYMENT = [
     *DEFINITION["Deploy"]["Branches"][0]["States"],
     "DrainOldColor",
     "WaitForDrain",
+    "RecordOutcome",
 ]
 OF_A_FAILURE = ["RollBack", "WaitForRollBack"]
 # Over before anybody could stop an execution in them; those around them are stopped in.
@@ -49,6 +50,15 @@ def test_23_stopped_by_hand(sandbox: Running, state: str) -> None:
     before = sandbox.world()
     tag = f"stopped-{state.lower()}"
     sandbox.push(tag)
+    if state == "RecordOutcome":
+        # Or it would be over before anybody could stop it.
+        sandbox.fault(
+            "api_error",
+            operation="dynamodb:UpdateItem",
+            kind="throttle",
+            function="RecordOutcomeFunction",
+            times=3,
+        )
     with sandbox.under_load():
         arn = sandbox.start_execution(sandbox.request(tag), name=tag)
         sandbox.wait_for_state(arn, state)
@@ -57,7 +67,7 @@ def test_23_stopped_by_hand(sandbox: Running, state: str) -> None:
         sandbox.sweep()
         ended = _is_consistent(sandbox, before, tag)
     outcome = sandbox.record(tag).get("outcome")
-    if state in ("DrainOldColor", "WaitForDrain"):
+    if state in ("DrainOldColor", "WaitForDrain", "RecordOutcome"):
         assert (ended, outcome) == ("new", "succeeded")
     elif state != "PlanDeployment":
         assert (ended, outcome) == ("old", "rolled_back")
@@ -77,18 +87,20 @@ def test_23_stopped_by_hand_while_rolling_back(sandbox: Running, state: str) -> 
     assert sandbox.record(tag)["outcome"] == "rolled_back"
 
 
-def test_23_a_recovery_that_is_stopped_is_taken_up_again(sandbox: Running) -> None:
+@pytest.mark.parametrize("state", ["PlanRollBack", "Settle", "RollBack", "WaitForRollBack"])
+def test_23_a_recovery_that_is_stopped_is_taken_up_again(sandbox: Running, state: str) -> None:
     before = sandbox.world()
-    sandbox.push("twice-stopped")
+    tag = f"twice-{state.lower()}"
+    sandbox.push(tag)
     with sandbox.under_load():
-        arn = sandbox.start_execution(sandbox.request("twice-stopped"), name="twice-stopped")
+        arn = sandbox.start_execution(sandbox.request(tag), name=tag)
         sandbox.wait_for_state(arn, "WaitForBake")
         sandbox.stop_execution(arn)
-        recovery = _recovery(sandbox, "twice-stopped")
-        sandbox.wait_for_state(recovery, "WaitForRollBack")
+        recovery = _recovery(sandbox, tag)
+        sandbox.wait_for_state(recovery, state)
         sandbox.stop_execution(recovery)
         sandbox.sweep()
-        assert _is_consistent(sandbox, before, "twice-stopped") == "old"
+        assert _is_consistent(sandbox, before, tag) == "old"
 
 
 def test_23_the_sweep_alone_is_enough(sandbox: Running) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.e2e.running import Running
 
 
@@ -33,13 +35,48 @@ def test_only_the_last_deployment_can_be_undone(sandbox: Running) -> None:
     assert sandbox.answer()["X-Version"] == "newer"
 
 
-def test_a_running_deployment_is_not_rolled_back_under_its_own_feet(sandbox: Running) -> None:
-    sandbox.push("going-on")
-    arn = sandbox.start_execution(sandbox.request("going-on"), name="going-on")
-    sandbox.wait_for_state(arn, "CheckHealth")
-    refused = sandbox.roll_back("going-on")
-    assert refused.error == "LockHeld"
-    assert sandbox.wait(arn).succeeded
+@pytest.mark.parametrize("state", ["CheckHealth", "WaitForBake", "WaitForDrain"])
+def test_a_deployment_is_undone_while_it_still_runs(sandbox: Running, state: str) -> None:
+    before = sandbox.world()
+    tag = f"undone-{state.lower()}"
+    sandbox.push(tag)
+    with sandbox.under_load():
+        arn = sandbox.start_execution(sandbox.request(tag), name=tag)
+        sandbox.wait_for_state(arn, state)
+        back = sandbox.roll_back(tag)
+        assert back.succeeded, back.cause
+        ended = sandbox.wait(arn)
+    assert (ended.status, ended.error) == ("FAILED", "LockLost")
+    assert sandbox.record(tag)["outcome"] == "rolled_back"
+    sandbox.wait_for_world(before)
+
+
+def test_after_a_failed_deployment_the_one_before_can_still_be_undone(sandbox: Running) -> None:
+    version = sandbox.answer()["X-Version"]
+    sandbox.push("bad-idea")
+    first = sandbox.deploy("bad-idea")
+    sandbox.push("bad-fix", fault="crash_loop")
+    assert sandbox.deploy("bad-fix").error == "IdleColorUnhealthy"
+    with sandbox.under_load():
+        back = sandbox.roll_back(first.name)
+    assert back.succeeded, back.cause
+    assert sandbox.answer()["X-Version"] == version
+
+
+def test_01_a_switch_that_shows_late_is_taken_back_without_loss(sandbox: Running) -> None:
+    """Stopped before the load balancer follows: it switches there and back again afterwards."""
+    before = sandbox.world()
+    sandbox.push("late")
+    with (
+        sandbox.configured({"probe.timeout_seconds": 10}),
+        sandbox.faults("propagation_lag", seconds=5),
+        sandbox.under_load(),
+    ):
+        arn = sandbox.start_execution(sandbox.request("late"), name="late")
+        sandbox.wait_for_state(arn, "CheckBake")
+        sandbox.stop_execution(arn)
+        sandbox.wait_until_unlocked()
+    sandbox.wait_for_world(before)
 
 
 def test_there_is_no_such_deployment(sandbox: Running) -> None:

@@ -36,7 +36,7 @@ def test_a_switch_that_shows_is_proved_and_then_baked(world: World, data: dict[s
     assert answer["reason"] == "baking for another 60 s"
     world.now += 57.5
     assert bake(world, data)["wait_seconds"] == 3
-    assert world.record().phase == "deploying"
+    assert world.record().phase == "baking"
     world.now += 2.5
     assert bake(world, data)["status"] == "baked"
     assert world.record().phase == "committed"
@@ -50,8 +50,10 @@ def test_01_the_api_says_switched_but_the_load_balancer_does_not_follow_yet(
     answer = bake(world, data)
     assert (answer["status"], answer["proved_at"]) == ("waiting", None)
     assert answer["reason"] == "the switch does not show yet"
+    assert world.record().phase == "deploying"
     site.colors = ["green"]
     assert bake(world, data)["proved_at"] == world.now
+    assert world.record().phase == "baking", "a rollback knows that the switch was seen"
 
 
 def test_01_a_load_balancer_that_never_follows_ends_the_deployment(

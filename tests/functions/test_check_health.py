@@ -196,6 +196,23 @@ def test_12_a_live_colour_that_scaled_out_meanwhile_is_matched_before_it_loses_i
     autoscaling went on: all its traffic at once would be too much for green.
     """
     world.scale(BLUE, 5)
-    if check(world, data)["status"] == "healthy":
-        world.run("shift_traffic", data)
-    assert world.weights() == {BLUE: 100, GREEN: 0} or world.service(GREEN)["desiredCount"] >= 5
+    assert check(world, data) == {
+        "status": "outgrown",
+        "reason": "the live colour has 5 tasks by now, the idle one 2",
+    }
+    data["idle"] = world.run("start_idle_color", data)
+    assert world.service(GREEN)["desiredCount"] == 5
+    assert check(world, data)["reason"] == "2 of 5 tasks running"
+    world.scale(BLUE, 2)
+    for _ in range(3):
+        world.add_task(GREEN, started_by=data["idle"]["ecs_deployment_id"])
+    world.health[GREEN] = ["healthy"] * 5
+    assert check(world, data)["status"] == "healthy", "more than the live one is no matter"
+
+
+def test_12_an_idle_colour_that_is_not_healthy_yet_is_not_outgrown_either(
+    world: World, data: dict[str, Any]
+) -> None:
+    world.scale(BLUE, 5)
+    world.health[GREEN] = ["healthy", "initial"]
+    assert check(world, data)["status"] == "waiting"

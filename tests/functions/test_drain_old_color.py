@@ -175,7 +175,7 @@ def test_a_next_deployment_that_changed_nothing_does_not_leave_the_warm_colour_r
 
 
 def test_a_drain_that_lost_its_lock_touches_nothing(world: World, data: dict[str, Any]) -> None:
-    world.store.take_over(world.lock, "d-1", execution_arn("recovery"), START)
+    world.store.take_over(world.lock, "d-1", execution_arn("recovery"), START, "roll_back")
     world.now += 100
     with pytest.raises(LockLost):
         drain(world, data)

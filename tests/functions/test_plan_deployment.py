@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from moto.elbv2.models import elbv2_backends
 
 from bluegreen.errors import (
     AwsUnavailable,
@@ -13,6 +14,7 @@ from bluegreen.errors import (
     InvalidRequest,
     LockHeld,
 )
+from bluegreen.deployment import Deployment
 from runtime import clients
 from tests.functions.world import ACCOUNT, BLUE, GREEN, REGION, START, World
 
@@ -231,6 +233,76 @@ def test_what_is_live_already_is_deployed_again_with_other_settings(world: World
     assert world.plan("d-2", overrides=overrides)["deployment"]["decision"] == "deploy"
 
 
+@pytest.mark.parametrize(
+    ("configured", "decision"),
+    [
+        ({"COLOR": "{color}"}, "nothing_to_do"),
+        ({"COLOR": "{color}", "RELEASE": "{deployment_id}"}, "nothing_to_do"),
+        ({"COLOR": "{color}", "LOG": "debug"}, "deploy"),
+        ({"COLOR": "red"}, "deploy"),
+    ],
+    ids=str,
+)
+def test_what_is_live_already_is_deployed_again_when_the_configuration_sets_another_variable(
+    world: World, configured: dict[str, str], decision: str
+) -> None:
+    """A variable with a placeholder has another value at every deployment: that is no change."""
+    world.shifted()
+    world.store.release("web", world.lock.fencing)
+    world.configure(containers=[{"name": "web", "repository": "web", "environment": configured}])
+    assert world.plan("d-2")["deployment"]["decision"] == decision
+
+
+def test_a_variable_that_is_live_as_configured_is_nothing_to_do(world: World) -> None:
+    environment = {"COLOR": "{color}", "LOG": "debug"}
+    world.configure(containers=[{"name": "web", "repository": "web", "environment": environment}])
+    world.shifted()
+    world.store.release("web", world.lock.fencing)
+    assert world.plan("d-2")["deployment"]["decision"] == "nothing_to_do"
+
+
+def test_the_plan_names_the_deployment_before(world: World) -> None:
+    assert world.plan("d-1")["deployment"]["follows"] is None
+    world.store.release("web", world.lock.fencing)
+    assert world.plan("d-2")["deployment"]["follows"] == "d-1"
+
+
+def test_an_idle_colour_that_was_kept_warm_is_not_what_a_rollback_comes_back_to(
+    world: World,
+) -> None:
+    """It was kept for a rollback of the deployment before, which this one makes impossible."""
+    first = world.baked("d-1")
+    assert world.service(BLUE)["desiredCount"] == 2
+    world.store.keep_warm(Deployment.model_validate(first["deployment"]), world.now + 3600)
+    services = world.plan("d-2", images={"web": "v1"})["deployment"]["snapshot"]["services"]
+    assert services["blue"]["desired_count"] == 0
+    assert services["green"]["desired_count"] == 2
+
+
+def test_an_idle_colour_that_somebody_runs_is_what_a_rollback_comes_back_to(world: World) -> None:
+    world.scale(GREEN, 1)
+    services = world.plan()["deployment"]["snapshot"]["services"]
+    assert services["green"]["desired_count"] == 1
+
+
+def test_a_load_balancer_that_is_none_for_http_is_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [balancer] = elbv2_backends[ACCOUNT][REGION].load_balancers.values()
+    monkeypatch.setattr(balancer, "loadbalancer_type", "network")
+    with pytest.raises(DeploymentRefused, match="'web' is of type network, not application"):
+        world.plan()
+
+
+def test_the_record_of_an_earlier_execution_of_the_same_name_is_not_taken_for_this_one(
+    world: World,
+) -> None:
+    world.store.open("d-1", "web", "arn:then", "90 days ago", START)
+    world.store.close("d-1", "succeeded", "live", START, 7)
+    world.plan("d-1")
+    assert (world.record().outcome, world.record().phase) == (None, "deploying")
+
+
 def test_20_a_second_start_is_refused_and_names_the_first(world: World) -> None:
     world.plan("d-1")
     with pytest.raises(LockHeld, match="being deployed by d-1"):
@@ -242,7 +314,8 @@ def test_a_retry_of_the_same_execution_makes_the_same_plan(world: World) -> None
     first = world.plan()["deployment"]
     world.now += 10
     second = world.plan()["deployment"]
-    assert second | {"fencing": 1, "started_at": START} == first
+    assert second["follows"] == "d-1", "what its first attempt had noted"
+    assert second | {"fencing": 1, "started_at": START, "follows": None} == first
     assert second["fencing"] == 2, "what the first attempt may still do is fenced off"
     assert world.record().deployment
     assert (world.lock.fencing, world.lock.held) == (2, True)

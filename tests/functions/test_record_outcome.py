@@ -70,7 +70,7 @@ def test_20_a_second_start_that_was_refused_does_not_give_the_firsts_lock_back(
     world: World,
 ) -> None:
     world.plan("d-1")
-    world.store.open("d-2", "web", execution_arn("d-2"), START)
+    world.store.open("d-2", "web", execution_arn("d-2"), "then", START)
     data = {"request": {"service": "web"}, "failure": failure("LockHeld")}
     assert record(world, data, "d-2")["outcome"] == "refused"
     assert (world.lock.held, world.lock.deployment_id) == (True, "d-1")
@@ -78,14 +78,14 @@ def test_20_a_second_start_that_was_refused_does_not_give_the_firsts_lock_back(
 
 def test_an_execution_that_was_taken_over_does_not_give_the_lock_back(world: World) -> None:
     data = world.plan() | {"failure": failure("LockLost"), "rollback_failure": failure("LockLost")}
-    world.store.take_over(world.lock, "d-1", execution_arn("recovery"), START)
+    world.store.take_over(world.lock, "d-1", execution_arn("recovery"), START, "roll_back")
     record(world, data)
     assert (world.lock.held, world.lock.execution_arn) == (True, execution_arn("recovery"))
 
 
 def test_a_recovery_records_the_deployment_that_it_recovered(world: World) -> None:
     data = world.plan("d-1")
-    fencing = world.store.take_over(world.lock, "d-1", execution_arn("undo"), START)
+    fencing = world.store.take_over(world.lock, "d-1", execution_arn("undo"), START, "roll_back")
     data["deployment"]["fencing"] = fencing
     data |= {
         "recovery": {"deployment_id": "d-1", "reason": "rolled back by hand"},

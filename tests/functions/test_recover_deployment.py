@@ -52,7 +52,7 @@ def recoveries() -> list[tuple[str, dict[str, Any]]]:
 def stopped(world: World) -> World:
     """d-1 holds the lock, and its execution was stopped."""
     world.start_execution("d-1")
-    world.store.open("d-1", "web", execution_arn("d-1"), START)
+    world.store.open("d-1", "web", execution_arn("d-1"), "then", START)
     world.store.acquire("web", "d-1", execution_arn("d-1"), START, world.store.lock("web"))
     world.stop_execution("d-1")
     return world
@@ -117,7 +117,9 @@ def test_an_execution_that_is_gone_has_ended_when_its_lease_has(
 
 def test_a_recovery_that_failed_is_left_to_the_sweep(stopped: World) -> None:
     stopped.start_execution("recover-1-event-d-1")
-    stopped.store.take_over(stopped.lock, "d-1", execution_arn("recover-1-event-d-1"), stopped.now)
+    stopped.store.take_over(
+        stopped.lock, "d-1", execution_arn("recover-1-event-d-1"), stopped.now, "roll_back"
+    )
     stopped.stop_execution("recover-1-event-d-1")
     event = ended("recover-1-event-d-1", status="FAILED", action="recover")
     assert recover(event) == []
@@ -127,7 +129,9 @@ def test_a_recovery_that_failed_is_left_to_the_sweep(stopped: World) -> None:
 @pytest.mark.parametrize("status", ["ABORTED", "TIMED_OUT"])
 def test_23_a_recovery_that_was_stopped_is_taken_up_at_once(stopped: World, status: str) -> None:
     stopped.start_execution("recover-1-event-d-1")
-    stopped.store.take_over(stopped.lock, "d-1", execution_arn("recover-1-event-d-1"), stopped.now)
+    stopped.store.take_over(
+        stopped.lock, "d-1", execution_arn("recover-1-event-d-1"), stopped.now, "roll_back"
+    )
     stopped.stop_execution("recover-1-event-d-1")
     assert recover(ended("recover-1-event-d-1", status=status, action="recover")) == ["d-1"]
     assert sorted(name for name, _ in recoveries()) == [

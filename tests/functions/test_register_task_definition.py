@@ -84,7 +84,7 @@ def test_without_the_permission_it_is_not_tried_again(world: World) -> None:
 
 def test_a_deployment_that_was_taken_over_registers_nothing(world: World) -> None:
     data = world.plan()
-    world.store.take_over(world.lock, "d-1", execution_arn("recovery"), START)
+    world.store.take_over(world.lock, "d-1", execution_arn("recovery"), START, "roll_back")
     with pytest.raises(LockLost):
         world.run("register_task_definition", data)
     assert len(world.revisions()) == 1

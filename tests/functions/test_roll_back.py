@@ -217,7 +217,7 @@ def test_a_lost_answer_of_the_write_is_found_done(world: World, site: Site) -> N
 
 def test_a_rollback_that_lost_its_lock_touches_nothing(world: World) -> None:
     data = world.shifted()
-    world.store.take_over(world.lock, "d-1", execution_arn("recovery"), START)
+    world.store.take_over(world.lock, "d-1", execution_arn("recovery"), START, "roll_back")
     with pytest.raises(LockLost):
         roll_back(world, data)
     assert world.weights() == {BLUE: 0, GREEN: 100}
@@ -298,7 +298,7 @@ def test_15_a_rollback_by_hand_lost_while_it_began_still_starts_the_old_colour_i
     """Stopped after it took the lock over, before it noted its phase."""
     drained(world, site)
     world.start_execution("undo")
-    world.store.take_over(world.lock, "d-1", execution_arn("undo"), world.now)
+    world.store.take_over(world.lock, "d-1", execution_arn("undo"), world.now, "roll_back")
     world.stop_execution("undo")
     asked = {"request": {"action": "recover", "deployment_id": "d-1"}}
     data = serve(site, world.run("plan_roll_back", asked, "recovery"))
@@ -337,7 +337,7 @@ def test_23_a_plan_that_was_fenced_off_before_it_was_carried_out_is_undone_under
     asked = {"request": {"action": "recover", "deployment_id": "d-1"}}
     data = world.run("plan_roll_back", asked, "recovery")
     assert "deployment" not in data
-    world.store.begin(document)
+    world.store.save_plan(document, "deploying")
     world.now += data["recovery"]["settle_seconds"]
     assert until_restored(world, data, "recovery")["status"] in ("restored", "nothing_to_restore")
 

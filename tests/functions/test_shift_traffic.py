@@ -113,7 +113,7 @@ def test_05_a_maintenance_page_of_another_hand_is_not_overwritten(world: World) 
 
 def test_a_deployment_that_was_taken_over_moves_nothing(world: World) -> None:
     data = world.started()
-    world.store.take_over(world.lock, "d-1", execution_arn("recovery"), START)
+    world.store.take_over(world.lock, "d-1", execution_arn("recovery"), START, "roll_back")
     with pytest.raises(LockLost):
         shift(world, data)
     assert world.weights() == {BLUE: 100, GREEN: 0}

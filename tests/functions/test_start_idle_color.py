@@ -73,7 +73,9 @@ def test_13_what_an_earlier_run_left_on_the_idle_colour_ends_first(world: World)
     world.scale(GREEN, 1)
     data = registered(world)
     leftover = world.add_task(GREEN)
-    assert start(world, data)["status"] == "waiting"
+    world.now += 20
+    answer = start(world, data)
+    assert answer["reason"] == "tasks left from an earlier run are being stopped"
     assert world.service(GREEN)["desiredCount"] == 0
     leftover.last_status, leftover.desired_status = "STOPPING", "STOPPED"
     answer = start(world, data)
@@ -84,6 +86,35 @@ def test_13_what_an_earlier_run_left_on_the_idle_colour_ends_first(world: World)
     assert world.service(GREEN)["taskDefinition"] != data["task_definition"]["arn"]
     leftover.last_status = "STOPPED"
     assert start(world, data)["status"] == "started"
+
+
+def test_13_leftovers_are_not_stopped_while_a_request_may_still_be_on_its_way(
+    world: World,
+) -> None:
+    """Traffic may have left them just before the plan, and the load balancer follows later."""
+    world.scale(GREEN, 1)
+    data = registered(world)
+    world.now += 19.9
+    answer = start(world, data)
+    assert answer["status"] == "waiting"
+    assert answer["reason"] == "tasks left from an earlier run may still get requests"
+    assert isinstance(answer["wait_seconds"], int)
+    assert world.service(GREEN)["desiredCount"] == 1
+    world.now += 0.1
+    start(world, data)
+    assert world.service(GREEN)["desiredCount"] == 0
+
+
+def test_12_a_live_colour_that_has_outgrown_the_idle_one_is_followed(world: World) -> None:
+    data = registered(world)
+    data["idle"] = start(world, data)
+    world.scale(BLUE, 5)
+    world.now += 60
+    again = start(world, data)
+    assert again == data["idle"] | {"desired_count": 5}, "its deadline counts from the first start"
+    assert world.service(GREEN)["desiredCount"] == 5
+    world.scale(BLUE, 1)
+    assert start(world, data)["desired_count"] == 5, "never fewer"
 
 
 def test_13_leftovers_that_do_not_stop_are_given_up_at_the_deadline(world: World) -> None:

@@ -86,7 +86,7 @@ def test_a_release_after_a_takeover_does_nothing(store: Store) -> None:
     first = take(store, "first")
     seen = store.lock("web")
     assert seen
-    second = store.take_over(seen, "first", execution_arn("recovery"), START)
+    second = store.take_over(seen, "first", execution_arn("recovery"), START, "roll_back")
     store.release("web", first)
     found = store.lock("web")
     assert found
@@ -104,15 +104,65 @@ def test_a_takeover_of_a_lock_that_has_changed_hands_is_refused(store: Store) ->
     store.release("web", seen.fencing)
     take(store, "second")
     with pytest.raises(LockHeld, match="second"):
-        store.take_over(seen, "first", execution_arn("recovery"), START)
+        store.take_over(seen, "first", execution_arn("recovery"), START, "roll_back")
 
 
 def test_a_takeover_whose_answer_was_lost_is_found_again(store: Store) -> None:
     take(store, "first")
     seen = store.lock("web")
     assert seen
-    fencing = store.take_over(seen, "first", execution_arn("recovery"), START)
-    assert store.take_over(seen, "first", execution_arn("recovery"), START) == fencing
+    fencing = store.take_over(seen, "first", execution_arn("recovery"), START, "roll_back")
+    assert store.take_over(seen, "first", execution_arn("recovery"), START, "roll_back") == fencing
+
+
+def test_what_a_lock_was_taken_for_is_kept_with_it(store: Store) -> None:
+    take(store, "first")
+    seen = store.lock("web")
+    assert seen
+    assert seen.purpose == "deploy"
+    store.take_over(seen, "first", execution_arn("undo"), START, "roll_back")
+    undone = store.lock("web")
+    assert undone
+    assert undone.purpose == "roll_back"
+    store.take_over(undone, "first", execution_arn("finish"), START, "deploy")
+    finished = store.lock("web")
+    assert finished
+    assert finished.purpose == "deploy"
+    store.release("web", finished.fencing)
+    fencing = take(store, "second")
+    assert (store.lock("web") or finished).purpose == "deploy"
+    assert fencing == finished.fencing + 1
+
+
+def test_a_takeover_of_a_warm_lock_whose_holder_woke_up_is_refused(world: World) -> None:
+    """Whoever takes a warm lock does not wait for its holder: then it has to sleep still."""
+    plan = planned(world)
+    world.store.keep_warm(plan, START + 3600)
+    seen = world.lock
+    world.store.prove(plan, START + 3600)
+    with pytest.raises(LockHeld, match="being deployed by d-1"):
+        world.store.take_over(seen, "d-1", execution_arn("undo"), START + 3601, "roll_back")
+    assert (world.lock.fencing, world.lock.purpose) == (plan.fencing, "deploy")
+    world.store.take_over(world.lock, "d-1", execution_arn("undo"), START + 3601, "roll_back")
+    assert world.lock.execution_arn == execution_arn("undo")
+
+
+def test_a_takeover_of_a_warm_lock_whose_holder_sleeps_on_is_not(world: World) -> None:
+    plan = planned(world)
+    world.store.keep_warm(plan, START + 3600)
+    fencing = world.store.take_over(
+        world.lock, "d-1", execution_arn("undo"), START + 60, "roll_back"
+    )
+    assert (fencing, world.lock.warm) == (plan.fencing + 1, False)
+
+
+def test_a_release_may_name_the_deployment_that_is_the_last_one_again(world: World) -> None:
+    plan = planned(world)
+    assert world.lock.changed_by == "d-1"
+    world.store.release("web", plan.fencing - 1, "d-0")
+    assert (world.lock.held, world.lock.changed_by) == (True, "d-1"), "not the holder's"
+    world.store.release("web", plan.fencing, "d-0")
+    assert (world.lock.held, world.lock.changed_by) == (False, "d-0")
 
 
 def test_a_proof_renews_the_lease(world: World) -> None:
@@ -130,7 +180,7 @@ def test_a_lock_is_held_by_the_clock_of_its_lease_even_long_after(world: World) 
 
 def test_a_holder_that_was_fenced_off_may_not_go_on(world: World) -> None:
     plan = planned(world)
-    world.store.take_over(world.lock, "d-1", execution_arn("recovery"), START)
+    world.store.take_over(world.lock, "d-1", execution_arn("recovery"), START, "roll_back")
     store = world.store
     for late in (store.prove, store.claim, store.keep_warm):
         with pytest.raises(LockLost, match="d-1 no longer holds the lock of service web"):
@@ -171,12 +221,25 @@ def test_the_last_deployment_to_change_the_service_is_remembered(world: World) -
 
 
 def test_a_deployment_is_noted_once(store: Store) -> None:
-    store.open("d-1", "web", execution_arn("d-1"), START)
-    store.enter("d-1", "committed")
-    store.open("d-1", "web", execution_arn("d-1"), START)
+    store.open("d-1", "web", execution_arn("d-1"), "then", START)
+    store.close("d-1", "refused", "no such image", START, 0)
+    store.open("d-1", "web", execution_arn("d-1"), "then", START)
     found = store.read("d-1")
     assert found
-    assert (found.phase, found.deployment, found.intents) == ("committed", None, [])
+    assert (found.phase, found.deployment, found.intents) == ("planning", None, [])
+    assert found.outcome == "refused"
+
+
+def test_the_record_of_an_earlier_execution_of_the_same_name_goes(world: World) -> None:
+    """Step Functions lets a name be used again after 90 days: what that one left is not ours."""
+    plan = planned(world)
+    world.store.intend(plan, {BLUE: 0, GREEN: 100})
+    world.store.enter(plan, "committed")
+    world.store.close("d-1", "succeeded", "live", START, plan.fencing)
+    world.store.open("d-1", "web", execution_arn("d-1"), "90 days later", START)
+    found = world.record()
+    assert (found.phase, found.deployment, found.intents) == ("planning", None, [])
+    assert (found.outcome, found.reason) == (None, None)
 
 
 def test_the_plan_comes_back_to_the_letter(world: World) -> None:
@@ -186,11 +249,45 @@ def test_the_plan_comes_back_to_the_letter(world: World) -> None:
 
 
 def test_intents_are_kept_in_order(world: World) -> None:
-    planned(world)
     first, second = {BLUE: 90, GREEN: 10}, {BLUE: 0, GREEN: 100}
-    world.store.intend("d-1", first)
-    world.store.intend("d-1", second)
+    plan = planned(world)
+    world.store.intend(plan, first)
+    world.store.intend(plan, second)
     assert world.record().intents == [first, second]
+
+
+def test_what_a_fenced_off_holder_still_notes_is_refused(world: World) -> None:
+    """A function of the lost execution, past the proof of its lock, comes late."""
+    plan = planned(world)
+    later = plan.model_copy(update={"fencing": plan.fencing + 1})
+    world.store.save_plan(later, "rolling_back")
+    with pytest.raises(LockLost, match="another execution has taken deployment d-1 over"):
+        world.store.intend(plan, {BLUE: 0, GREEN: 100})
+    for phase in ("baking", "committed"):
+        with pytest.raises(LockLost):
+            world.store.enter(plan, phase)  # type: ignore[arg-type]
+    assert (world.record().phase, world.record().intents) == ("rolling_back", [])
+    world.store.intend(later, {BLUE: 0, GREEN: 100})
+    assert world.record().intents == [{BLUE: 0, GREEN: 100}]
+
+
+def test_nothing_is_noted_of_a_deployment_without_a_plan(world: World) -> None:
+    """Its record was replaced: whoever still has the plan of the earlier one may not go on."""
+    plan = planned(world)
+    world.store.open("d-1", "web", execution_arn("d-1"), "90 days later", START)
+    with pytest.raises(LockLost):
+        world.store.enter(plan, "committed")
+    with pytest.raises(LockLost):
+        world.store.intend(plan, {BLUE: 0, GREEN: 100})
+
+
+@pytest.mark.parametrize("phase", ["deploying", "baking", "committed", "rolling_back"])
+def test_how_far_a_deployment_has_come_is_kept_beyond_its_end(world: World, phase: Any) -> None:
+    plan = planned(world)
+    world.store.enter(plan, phase)
+    assert world.record().phase == phase
+    world.store.close("d-1", "succeeded", "live", START, plan.fencing)
+    assert world.record().phase == phase
 
 
 def test_how_a_deployment_ended_is_kept(world: World) -> None:

@@ -29,6 +29,7 @@ from moto.elbv2.models import ELBv2Backend, FakeHealthStatus
 from moto.moto_api import state_manager
 
 from bluegreen.color import Color
+from bluegreen.deployment import Deployment
 from bluegreen.store import Lock, Record, Store
 from runtime import clients
 
@@ -434,7 +435,11 @@ class World:
     def run(self, module: str, data: Mapping[str, Any], execution: str = "d-1") -> dict[str, Any]:
         """Invoke a state's function as the state machine does."""
         event = {
-            "execution": {"Id": execution_arn(execution), "Name": execution},
+            "execution": {
+                "Id": execution_arn(execution),
+                "Name": execution,
+                "StartTime": "2026-11-22T00:00:00Z",
+            },
             "data": json.loads(json.dumps(data)),
         }
         answer: dict[str, Any] = import_module(module).handler(event, None)
@@ -468,7 +473,7 @@ class World:
         """After CheckBake, proved and baked just now."""
         data = self.shifted(execution)
         data["shift"] |= {"status": "baked", "proved_at": self.now}
-        self.store.enter(execution, "committed")
+        self.store.enter(Deployment.model_validate(data["deployment"]), "committed")
         return data
 
     def start_execution(self, name: str) -> str:

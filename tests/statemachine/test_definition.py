@@ -44,9 +44,18 @@ STATES_ERRORS = {
     "States.TaskFailed",
     "States.Timeout",
 }
+# https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_Errors: what a function
+# in a VPC may meet that passes.
+VPC_ERRORS = {
+    "Lambda.EC2ThrottledException",
+    "Lambda.EC2UnexpectedException",
+    "Lambda.ENILimitReachedException",
+    "Lambda.ResourceNotReadyException",
+    "Lambda.SubnetIPAddressLimitReachedException",
+}
 # https://docs.aws.amazon.com/step-functions/latest/dg/bp-lambda-serviceexception.html, and what
 # Lambda itself reports for a function that timed out or whose process ended.
-LAMBDA_ERRORS = {
+LAMBDA_ERRORS = VPC_ERRORS | {
     "Lambda.AWSLambdaException",
     "Lambda.ClientExecutionTimeoutException",
     "Lambda.SdkClientException",
@@ -258,8 +267,9 @@ def test_task_tries_transient_errors_again_like_every_other(name: str) -> None:
         "Lambda.ServiceException",
         "Lambda.TooManyRequestsException",
         "States.Timeout",
+        *VPC_ERRORS,
     } <= set(transient["ErrorEquals"])
-    assert transient["MaxAttempts"] >= 3
+    assert (transient["MaxAttempts"], transient["MaxDelaySeconds"]) == (9, 30)
     assert transient["JitterStrategy"] == "FULL"
 
 
@@ -387,6 +397,7 @@ def test_recovery_settles_longer_than_a_function_may_run(
     parameter = everywhere["Environment"]["Variables"]["SETTLE_SECONDS"]["Ref"]
     longest = max(one.get("Timeout", everywhere["Timeout"]) for one in functions.values())
     assert template["Parameters"][parameter]["Default"] > longest
+    assert template["Parameters"][parameter]["MinValue"] > longest
 
 
 # What the states say to each other
@@ -417,6 +428,7 @@ def _literals(module: ModuleType, field: str) -> set[str]:
         annotation
         for one in classes
         if one.__module__.startswith("bluegreen.")
+        and any(field in vars(base).get("__annotations__", {}) for base in one.__mro__)
         and (annotation := get_type_hints(one).get(field)) is not None
         and get_origin(annotation) is Literal
     }

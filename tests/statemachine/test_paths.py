@@ -332,10 +332,48 @@ SCENARIOS = [
         DEPLOY_WEB,
         failing("CheckHealth", Raised("LockLost", "d-1 is over"), Raised("LockLost", "it is over")),
         f"{REGISTER} {START} CheckHealth RollBack {FAIL}",
-        "rollback_incomplete",
+        "failed",
         "FAILED",
         "LockLost",
-        "d-1 is over\nthe rollback did not end: it is over",
+        "it is over; it says how this ended",
+    ),
+    Scenario(
+        "undone by hand while it drains",
+        DEPLOY_WEB,
+        deploying(DrainOldColor=[DRAINING, Raised("LockLost", "another one has it")]),
+        f"{LIVE} {DRAIN} WaitForDrain DrainOldColor {FAIL}",
+        "failed",
+        "FAILED",
+        "LockLost",
+        "another one has it; it says how this ended",
+        slept=[6],
+    ),
+    Scenario(
+        "undone by hand while its old colour is warm",
+        DEPLOY_WEB,
+        deploying(
+            DrainOldColor=[
+                {**DRAINING, "wait_seconds": 3600},
+                {"status": "done", "undone": True, "reason": "it was rolled back since"},
+            ]
+        ),
+        f"{LIVE} {DRAIN} WaitForDrain {DRAIN} {FAIL}",
+        "rolled_back",
+        "FAILED",
+        "RolledBack",
+        "it was rolled back since",
+        slept=[3600],
+    ),
+    Scenario(
+        "somebody gives the old colour traffic again while it drains",
+        DEPLOY_WEB,
+        deploying(DrainOldColor=[DRAINING, Raised("TrafficChanged", "blue traffic again")]),
+        f"{LIVE} {DRAIN} WaitForDrain DrainOldColor {FAIL}",
+        "traffic_left",
+        "FAILED",
+        "TrafficChanged",
+        "blue traffic again",
+        slept=[6],
     ),
     Scenario(
         "rolled back by hand",
@@ -598,6 +636,11 @@ def test_a_request_cannot_say_what_states_say(
         Raised("AwsUnavailable", "ThrottlingException"),
         Raised(None, "no type"),
         Raised("Sandbox.Timedout", "Task timed out after 30.00 seconds"),
+        Refused("EC2ThrottledException"),
+        Refused("EC2UnexpectedException"),
+        Refused("ENILimitReachedException"),
+        Refused("ResourceNotReadyException"),
+        Refused("SubnetIPAddressLimitReachedException"),
     ],
     ids=str,
 )
@@ -639,14 +682,14 @@ def test_every_task_tries_again(state: str, state_machine: Interpreter) -> None:
 def test_tries_are_spread_and_end(state_machine: Interpreter) -> None:
     gone = Raised("AwsUnavailable", "still throttled")
     script: Script = {
-        "PlanDeployment": [gone] * 7,
+        "PlanDeployment": [gone] * 10,
         "RollBack": [NOTHING_RESTORED],
         "RecordOutcome": record,
     }
     run = state_machine.run(DEPLOY_WEB, script)
     assert (run.status, run.error, run.cause) == ("FAILED", "AwsUnavailable", "still throttled")
-    assert len(run.slept) == 6
-    for seconds, most in zip(run.slept, [1, 2, 4, 8, 16, 20], strict=True):
+    assert len(run.slept) == 9
+    for seconds, most in zip(run.slept, [1, 2, 4, 8, 16, 30, 30, 30, 30], strict=True):
         assert 0 <= seconds <= most
 
 

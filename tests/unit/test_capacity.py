@@ -139,6 +139,18 @@ def test_two_ordinary_services_can_be_driven() -> None:
     check_services(colors(), {color: service(GROUPS[color]) for color in Color}, GROUPS)
 
 
+@pytest.mark.parametrize("strategy", ["BLUE_GREEN", "LINEAR", "CANARY"])
+def test_a_service_whose_listener_ecs_moves_itself_is_refused(strategy: str) -> None:
+    moved = service(GROUPS[Color.BLUE], deploymentConfiguration={"strategy": strategy})
+    with pytest.raises(DeploymentRefused, match=f"its deployment strategy is {strategy}: .*ROLLING"):
+        check_services(
+            colors(), {Color.BLUE: moved, Color.GREEN: service(GROUPS[Color.GREEN])}, GROUPS
+        )
+    for usual in ({"strategy": "ROLLING"}, {"maximumPercent": 200}, {}):
+        kept = {color: service(GROUPS[color], deploymentConfiguration=usual) for color in Color}
+        check_services(colors(), kept, GROUPS)
+
+
 def test_all_findings_about_both_services_come_at_once() -> None:
     blue = service("arn:blue", deploymentController={"type": "CODE_DEPLOY"})
     green = service("arn:blue", schedulingStrategy="DAEMON")

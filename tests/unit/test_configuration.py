@@ -107,17 +107,42 @@ def test_every_mistake_is_named_at_once_with_path_value_and_what_would_be_right(
         ),
         (
             {"containers": [{"name": "web", "repository": "web", "environment": {"A": 1}}]},
-            "containers.0.environment.A: Input should be a valid string (got 1)",
+            "containers.0.environment.A: Input should be a valid string",
         ),
         ({"strategy": {"type": "canary"}}, "strategy.type: Input should be 'all_at_once'"),
         ({"health__interval_seconds": 301}, "health.interval_seconds"),
         ({"probe__header": "X Color"}, "probe.header"),
+        ({"probe__scheme": "https"}, "probe: scheme https needs a host"),
     ],
 )
 def test_what_contradicts_itself_is_named(changes: dict[str, Any], says: str) -> None:
     lines = mistakes(changed(**changes))
     assert len(lines) == 1
     assert lines[0].startswith("  " + says), lines[0]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"KEY": ["hunter2"]}, {"A-B": "x", "KEY": {"is": "hunter2"}}, "hunter2", ["KEY=hunter2"]],
+    ids=str,
+)
+def test_the_value_of_a_variable_is_not_shown_because_it_may_be_a_secret(environment: Any) -> None:
+    text = changed(containers=[{"name": "web", "repository": "web", "environment": environment}])
+    lines = mistakes(text)
+    assert lines
+    for line in lines:
+        assert line.startswith("  containers.0.environment")
+        assert "hunter2" not in line
+        assert "(got" not in line
+
+
+def test_a_probe_over_https_knows_whose_certificate_it_expects() -> None:
+    found = load(changed(probe__scheme="https", probe__host="www.example.com"), "service.yaml")
+    assert found.probe
+    assert (found.probe.scheme, found.probe.host) == ("https", "www.example.com")
+    plain = load(changed(probe__scheme="http"), "service.yaml")
+    assert plain.probe
+    assert plain.probe.host is None
 
 
 def test_10_the_same_host_port_for_both_colours_is_refused_though_the_rest_is_wrong_too() -> None:

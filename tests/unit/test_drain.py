@@ -21,6 +21,7 @@ OLD = Facts(
     deadline=DEADLINE,
     stop_deadline=STOP_DEADLINE,
     targets=[target("healthy"), target("healthy")],
+    new_healthy=2,
     desired_count=2,
     tasks=2,
 )
@@ -72,6 +73,32 @@ def test_a_colour_that_runs_nothing_has_ended_already() -> None:
     assert step(replace(OLD, targets=[], desired_count=0, tasks=0), 0) == "done"
 
 
+def test_15_an_old_colour_stays_while_the_new_one_has_no_healthy_target() -> None:
+    """It is the only way back: whatever it is about to do next, it waits with it."""
+    for alone in (
+        replace(OLD, new_healthy=0),
+        replace(OLD, new_healthy=0, targets=[target("draining")]),
+        replace(OLD, new_healthy=0, targets=[]),
+    ):
+        for now in (0.0, QUIET, DEADLINE - 0.1):
+            found = next_step(alone, now)
+            assert found.step == "wait"
+            assert found.reason == "the new colour has no healthy target: the old one stays"
+
+
+def test_15_and_at_the_deadline_it_still_stays_and_that_is_an_error() -> None:
+    assert step(replace(OLD, new_healthy=0), DEADLINE) == "fail"
+    assert step(replace(OLD, new_healthy=0), 10 * DEADLINE) == "fail"
+
+
+def test_15_one_healthy_target_of_the_new_colour_lets_the_old_one_go() -> None:
+    assert step(replace(OLD, new_healthy=1), QUIET) == "deregister"
+
+
+def test_an_old_colour_that_has_ended_has_ended_however_the_new_one_is() -> None:
+    assert step(replace(OLD, new_healthy=0, targets=[], desired_count=0, tasks=0), 60) == "done"
+
+
 def test_a_service_without_tasks_is_still_set_to_none() -> None:
     assert step(replace(OLD, targets=[], tasks=0), 60) == "stop"
 
@@ -85,6 +112,7 @@ facts = st.builds(
         st.sampled_from(["healthy", "initial", "unhealthy", "draining", "unused"]).map(target),
         max_size=3,
     ),
+    new_healthy=st.integers(0, 2),
     desired_count=st.integers(0, 3),
     tasks=st.integers(0, 3),
 )
@@ -105,6 +133,14 @@ def test_06_never_deregistered_before_it_is_quiet(facts: Facts, now: float) -> N
     if step(facts, now) == "deregister":
         assert now >= QUIET
         assert still_registered(facts.targets)
+
+
+@given(facts, times)
+def test_15_nothing_is_taken_from_the_old_colour_while_the_new_one_has_no_healthy_target(
+    facts: Facts, now: float
+) -> None:
+    if step(facts, now) in ("deregister", "stop"):
+        assert facts.new_healthy > 0
 
 
 @given(facts, times)
@@ -138,6 +174,7 @@ class OldColor:
             deadline=DEADLINE,
             stop_deadline=STOP_DEADLINE,
             targets=[] if gone or ended else [target(state)] * self.tasks,
+            new_healthy=1,
             desired_count=self.desired,
             tasks=0 if ended else self.tasks,
         )

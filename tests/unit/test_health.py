@@ -97,6 +97,33 @@ def test_a_task_that_fails_its_container_health_check_is_waited_for() -> None:
     assert verdict(ill).reason == "1 of 2 tasks do not pass their container health check"
 
 
+@pytest.mark.parametrize(
+    ("has_health_check", "status", "passes"),
+    [
+        (True, "HEALTHY", True),
+        (True, "UNKNOWN", False),
+        (True, None, False),
+        (True, "UNHEALTHY", False),
+        (False, "HEALTHY", True),
+        (False, "UNKNOWN", True),
+        (False, None, True),
+        (False, "UNHEALTHY", False),
+    ],
+)
+def test_a_container_with_a_health_check_has_to_pass_it(
+    has_health_check: bool, status: str | None, passes: bool
+) -> None:
+    """Without one ECS says UNKNOWN for ever, with one until it has an answer."""
+    health = {} if status is None else {"healthStatus": status}
+    facts = replace(
+        HEALTHY, tasks=[task(), task(**health)] if passes else [task(**health)] * 2
+    )
+    if has_health_check and passes:
+        facts = replace(facts, tasks=[task(**health)] * 2)
+    facts = replace(facts, has_health_check=has_health_check)
+    assert verdict(facts).status == ("healthy" if passes else "waiting")
+
+
 # 3: the probe does not replace health, and health does not replace the probe
 
 
@@ -170,6 +197,10 @@ def test_a_crash_loop_is_given_up_well_before_the_deadline() -> None:
         "units available.",
         "(service web-green) was unable to place a task because no container instance met all of "
         "its requirements. Reason: No Container Instances were found in your capacity provider.",
+        # A capacity provider scales its cluster from zero.
+        "(service web-green) was unable to place a task because no container instance met all of "
+        "its requirements. Reason: No Container Instances were found in your cluster. For more "
+        "information, see the Troubleshooting section of the Amazon ECS Developer Guide.",
         "(service web-green) operations are being throttled. Will try again later.",
         "(service web-green) was unable to place a task. Reason: Capacity is unavailable at this "
         "time.",
@@ -190,9 +221,6 @@ def test_09_what_keeps_a_task_from_being_placed_is_said_while_waiting() -> None:
         "(service web-green) failed to launch a task with (error ECS was unable to assume the role "
         "'arn:aws:iam::123456789012:role/none' that was provided for this task.)",
         "(service web-green) is unable to consistently start tasks successfully.",
-        "(service web-green) was unable to place a task because no container instance met all of "
-        "its requirements. Reason: No Container Instances were found in your cluster. For more "
-        "information, see the Troubleshooting section of the Amazon ECS Developer Guide.",
         "(service web-green) failed to register targets in (target-group arn:tg/1) with (error The "
         "target group 'arn:tg/1' does not exist)",
     ],
@@ -235,6 +263,37 @@ def test_24_a_death_is_told_whatever_the_verdict_was_for() -> None:
         replace(HEALTHY, events=["unable to assume the role"], died=["137"]),
     ):
         assert "137" in verdict(broken).reason
+
+
+def numbered(count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "Target": {"Id": f"i-{number}", "Port": 80},
+            "TargetHealth": {"State": "unhealthy", "Description": "x" * 300},
+        }
+        for number in range(count)
+    ]
+
+
+def test_24_of_many_ill_targets_five_are_shown_and_the_others_counted() -> None:
+    said = what_is_missing(replace(HEALTHY, targets=[target(), *numbered(9)]))
+    assert said.count("is unhealthy") == 5
+    assert "i-4:80" in said
+    assert "i-5:80" not in said
+    assert said.endswith("\n  and 4 more")
+    five = what_is_missing(replace(HEALTHY, targets=numbered(5)))
+    assert five.count("is unhealthy") == 5
+    assert "more" not in five
+
+
+def test_24_a_death_in_many_words_leaves_room_for_the_rest() -> None:
+    died = ["first", "a" * 100_000, "b" * 100_000]
+    reason = verdict(replace(HEALTHY, tasks=[], targets=numbered(500), died=died)).reason
+    assert reason.count("a" * 3_000) == 1
+    assert "a" * 3_001 not in reason
+    assert "b" * 3_001 not in reason
+    assert "i-0:80 is unhealthy" in reason
+    assert len(reason) < 12_000
 
 
 def test_healthy_targets_are_counted() -> None:

@@ -85,6 +85,34 @@ DRAINED = {"status": "done", "reason": "the old colour has ended"}
             id="the rollback did not end",
         ),
         pytest.param(
+            {"failure": failure("LockLost"), "rollback_failure": failure("LockLost")},
+            "failed",
+            "LockLost",
+            False,
+            id="undone by hand while it ran",
+        ),
+        pytest.param(
+            {"drain_failure": failure("LockLost")},
+            "failed",
+            "LockLost",
+            False,
+            id="undone by hand while it drained",
+        ),
+        pytest.param(
+            {"drain_failure": failure("TrafficChanged")},
+            "traffic_left",
+            "TrafficChanged",
+            False,
+            id="22: somebody put the traffic back while it drained",
+        ),
+        pytest.param(
+            {"drain": {"status": "done", "undone": True, "reason": "it was rolled back since"}},
+            "rolled_back",
+            "RolledBack",
+            False,
+            id="22: undone by hand while it was warm",
+        ),
+        pytest.param(
             {"recovery": BY_HAND, "rollback": RESTORED}, "rolled_back", "", True, id="by hand"
         ),
         pytest.param(
@@ -137,6 +165,31 @@ def test_24_the_reason_names_what_failed_and_what_became_of_it() -> None:
     )
 
 
+def test_22_an_execution_that_lost_its_lock_claims_nothing_but_names_who_will_tell() -> None:
+    message = "another execution has taken deployment d-1 over"
+    for data in (
+        {"drain_failure": failure("LockLost", message)},
+        {"rollback_failure": failure("LockLost", message)},
+        {"failure": failure("X", "x"), "rollback_failure": failure("LockLost", message)},
+    ):
+        found = decide(data)
+        assert found.reason == f"{message}; it says how this ended"
+        assert not found.lock_stays, "it is somebody else's by now"
+
+
+def test_24_two_reasons_fit_into_the_cause_of_an_execution() -> None:
+    """32,768 characters, or Step Functions fails in words of its own."""
+    data = {
+        "failure": failure("IdleColorUnhealthy", "a" * 40_000),
+        "rollback_failure": failure("RollBackIncomplete", "b" * 40_000),
+    }
+    reason = decide(data).reason
+    assert len(reason) <= 32_768
+    assert reason.startswith("a" * 12_000 + "\n")
+    assert "b" * 12_000 + ";" in reason
+    assert reason_of({"Error": "X", "Cause": "c" * 40_000}) == "c" * 12_000
+
+
 errors = st.sampled_from(["IdleColorUnhealthy", "TrafficChanged", "LockLost", "AwsRefused"])
 failures = errors.map(failure)
 datas = st.fixed_dictionaries(
@@ -161,6 +214,12 @@ def test_22_never_succeeded_when_something_failed_or_was_undone(data: dict[str, 
     if {"failure", "rollback_failure"} & set(data):
         assert not found.good
         assert found.error
+
+
+@given(datas)
+def test_a_lock_that_was_lost_is_never_kept(data: dict[str, Any]) -> None:
+    lost = data.get("rollback_failure", {}).get("Error") == "LockLost"
+    assert decide(data).lock_stays == ("rollback_failure" in data and not lost)
 
 
 @given(datas)

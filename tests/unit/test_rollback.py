@@ -25,12 +25,13 @@ SWITCHED = Facts(
     old_wanted=2,
     old_desired=2,
     old_healthy=2,
+    new_healthy=2,
     new_weight=100,
     settled=False,
     services_restored=False,
     deadline=DEADLINE,
 )
-BACK = replace(SWITCHED, traffic=BEFORE, new_weight=0, settled=True)
+BACK = replace(SWITCHED, traffic=BEFORE, new_healthy=0, new_weight=0, settled=True)
 
 
 def step(facts: Facts, now: float = 0.0) -> str:
@@ -53,19 +54,57 @@ def test_15_an_old_colour_that_starts_is_waited_for() -> None:
     assert found == Decision("wait", "1 of 2 targets of the old colour healthy")
 
 
-def test_15_no_traffic_is_sent_to_a_colour_without_a_healthy_target() -> None:
-    found = next_step(replace(SWITCHED, old_healthy=0), DEADLINE)
-    assert found.step == "fail"
-    assert "no traffic is sent to a colour without any" in found.reason
+@pytest.mark.parametrize("new_healthy", [0, 1, 2])
+def test_15_no_traffic_is_sent_to_a_colour_without_a_healthy_target(new_healthy: int) -> None:
+    without = replace(SWITCHED, old_healthy=0, new_healthy=new_healthy)
+    assert step(without) == "wait"
+    found = next_step(without, DEADLINE)
+    assert found == Decision("fail", "0 of 2 targets of the old colour healthy")
 
 
-def test_15_at_the_deadline_some_healthy_targets_are_better_than_none() -> None:
-    assert step(replace(SWITCHED, old_healthy=1), DEADLINE) == "restore_traffic"
+@pytest.mark.parametrize(
+    ("old_healthy", "new_healthy", "moves"),
+    [
+        (1, 0, True),
+        (1, 1, False),
+        (1, 2, False),
+        (2, 1, True),
+        (2, 9, True),  # all that are wanted of it
+    ],
+)
+def test_15_traffic_goes_back_to_all_of_the_old_colour_or_to_the_better_one(
+    old_healthy: int, new_healthy: int, moves: bool
+) -> None:
+    """Also at the deadline: going back to fewer healthy targets would make things worse."""
+    facts = replace(SWITCHED, old_healthy=old_healthy, new_healthy=new_healthy)
+    assert step(facts) == ("restore_traffic" if moves else "wait")
+    assert step(facts, DEADLINE) == ("restore_traffic" if moves else "fail")
+
+
+def test_15_an_old_colour_that_has_the_traffic_back_is_looked_at_before_the_new_one_ends() -> None:
+    """Traffic is as before already; what it goes to may be stopped, or ill."""
+    ill = replace(BACK, old_healthy=0, new_healthy=2)
+    assert step(replace(ill, old_desired=0)) == "start_old"
+    assert next_step(ill, 0) == Decision("wait", "0 of 2 targets of the old colour healthy")
+    assert step(ill, DEADLINE) == "fail"
+    assert step(replace(ill, services_restored=True), DEADLINE) == "fail"
+    assert step(replace(ill, old_healthy=2)) == "restore_services"
+
+
+def test_traffic_that_never_moved_asks_nothing_of_the_old_colour() -> None:
+    """The deployment has not touched it, and its health is not what failed."""
+    untouched = replace(BACK, old_wanted=0, old_desired=0, old_healthy=0, new_healthy=2)
+    assert step(untouched) == "restore_services"
 
 
 def test_15_the_new_colour_stays_until_no_request_can_be_on_its_way_to_it() -> None:
     assert step(replace(BACK, settled=False)) == "wait"
-    assert step(replace(BACK, settled=False), 10 * DEADLINE) == "wait"
+    assert step(replace(BACK, settled=False), DEADLINE - 0.1) == "wait"
+
+
+def test_15_a_load_balancer_that_never_follows_is_an_error_and_the_new_colour_stays() -> None:
+    found = next_step(replace(BACK, settled=False), DEADLINE)
+    assert found == Decision("fail", "the load balancer does not follow the restored weights")
 
 
 def test_15_then_the_services_are_put_back() -> None:
@@ -126,6 +165,7 @@ class World:
     stops: bool
     lag: float
     restored: bool
+    new_healthy: int
     other_hand_at: float
     now: float = 0.0
     back_since: float | None = None
@@ -144,6 +184,7 @@ class World:
             old_wanted=2,
             old_desired=self.old_desired,
             old_healthy=self.old_healthy,
+            new_healthy=0 if self.restored else self.new_healthy,
             new_weight=self.traffic.get(GREEN, 0),
             settled=self.now >= (self.back_since or 0.0) + self.lag,
             services_restored=self.restored,
@@ -163,9 +204,14 @@ class World:
                 case "restore_traffic":
                     assert not self.foreign, "somebody else's weights are overwritten"
                     assert self.old_healthy > 0, "traffic to a colour without a healthy target"
+                    assert self.old_healthy == 2 or self.old_healthy > self.new_healthy, (
+                        "traffic from the better colour to the worse one"
+                    )
                     self.traffic = BEFORE
                 case "restore_services" | "leave_traffic":
                     assert self.traffic.get(GREEN, 0) == 0, "a colour under traffic is stopped"
+                    if self.traffic == BEFORE:
+                        assert self.old_healthy > 0, "the last healthy colour is stopped"
                     self.restored = self.stops
                 case "wait":
                     pass
@@ -191,6 +237,7 @@ class World:
         stops=st.booleans(),
         lag=st.sampled_from([0.0, 20.0, 300.0]),
         restored=st.booleans(),
+        new_healthy=st.integers(0, 3),
         other_hand_at=st.sampled_from([0.0, 20.0, 40.0, 1e9, 1e9, 1e9]),
     )
 )
@@ -216,6 +263,7 @@ def test_15_a_world_that_obeys_ends_exactly_as_it_was(start: Weights) -> None:
         stops=True,
         lag=20,
         restored=False,
+        new_healthy=2,
         other_hand_at=1e9,
     )
     assert world.run() == "done"

@@ -43,6 +43,10 @@ def find(client: ElasticLoadBalancingv2Client, router: AlbRouter) -> Found:
         balancer = client.describe_load_balancers(Names=[router.load_balancer])["LoadBalancers"][0]
     except client.exceptions.LoadBalancerNotFoundException as error:
         raise DeploymentRefused(f"there is no load balancer {router.load_balancer!r}") from error
+    if balancer["Type"] != "application":
+        raise DeploymentRefused(
+            f"load balancer {router.load_balancer!r} is of type {balancer['Type']}, not application"
+        )
     listeners = {
         listener["Port"]: listener["ListenerArn"]
         for page in client.get_paginator("describe_listeners").paginate(
@@ -97,6 +101,25 @@ def read_stickiness(client: ElasticLoadBalancingv2Client, location: Location) ->
     return stickiness_seconds(_actions(client, location))
 
 
+def expect(
+    client: ElasticLoadBalancingv2Client,
+    location: Location,
+    groups: TargetGroups,
+    expected: Sequence[Weights],
+) -> Weights:
+    """The weights at a place, which have to be one of those expected.
+
+    Raises TrafficChanged, which names both; nothing is overwritten.
+    """
+    found = read(client, location, groups)
+    if found not in expected:
+        raise TrafficChanged(
+            f"the traffic was changed by somebody else: found {show(found)}, expected "
+            f"{' or '.join(show(one) for one in expected)}; it is left as it is"
+        )
+    return found
+
+
 def write(
     client: ElasticLoadBalancingv2Client,
     location: Location,
@@ -110,15 +133,9 @@ def write(
     again. Raises TrafficChanged when others are found, before or after, and leaves those as they
     are.
     """
-    actions = _actions(client, location)
-    found = read_weights(actions, groups)
-    if found == weights:
+    if expect(client, location, groups, [*expected, weights]) == weights:
         return
-    if found not in expected:
-        raise TrafficChanged(
-            f"the traffic was changed by somebody else: found {show(found)}, expected "
-            f"{' or '.join(show(one) for one in expected)}; it is left as it is"
-        )
+    actions = _actions(client, location)
     changed: Any = with_weights(actions, groups, weights)
     if location.rule_arn:
         client.modify_rule(RuleArn=location.rule_arn, Actions=changed)
