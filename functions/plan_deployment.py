@@ -51,7 +51,9 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     images = _images(configuration, request.images)
     # Looking takes no lock, so that a refusal, or nothing to do, disturbs nobody.
     seen = store.check_free(request.service, invocation.execution_arn, now)
-    deployment = _plan(invocation, request, configuration, images, seen)
+    record = store.read(invocation.execution_name)
+    earlier = record.deployment if record else None
+    deployment = _plan(invocation, request, configuration, images, seen, earlier)
     if deployment.decision == "deploy":
         fencing = store.acquire(
             request.service, invocation.execution_name, invocation.execution_arn, now, seen
@@ -111,7 +113,11 @@ def _plan(
     configuration: ServiceConfiguration,
     images: dict[str, str],
     seen: Lock | None,
+    earlier: Deployment | None,
 ) -> Deployment:
+    """seen: the service's lock. earlier: the plan of an earlier attempt of the same execution,
+    which has changed the lock since.
+    """
     elbv2 = clients.elbv2()
     colors = configuration.colors
     groups = {color: alb.find_target_group(elbv2, colors[color]) for color in Color}
@@ -133,7 +139,12 @@ def _plan(
     live, tags = ecs.task_definition(
         clients.ecs(), services[from_color or to_color]["taskDefinition"]
     )
-    if seen and seen.warm:
+    was_warm = (
+        earlier.snapshot.services[to_color].desired_count == 0
+        if earlier
+        else seen is not None and seen.warm
+    )
+    if was_warm:
         # Kept for a rollback that this deployment makes impossible: nothing to come back to.
         services[to_color] = {**services[to_color], "desiredCount": 0}
     deployment = Deployment(
@@ -163,7 +174,7 @@ def _plan(
             test_traffic=test_weights,
             services={color: _snapshot(configuration, color, services[color]) for color in Color},
         ),
-        follows=seen.changed_by if seen else None,
+        follows=earlier.follows if earlier else seen.changed_by if seen else None,
     )
     if deployment.decision == "deploy":
         _check_capacity(deployment, services, live, tags)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bluegreen import outcome
-from bluegreen.deployment import parse
+from bluegreen.deployment import NO_LOCK, Deployment, parse
 from runtime.invocation import Invocation, logger, task
 
 
@@ -14,12 +14,15 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     """Answers outcome, error, cause and ``execution`` "succeed" or "fail"."""
     data, store = invocation.data, invocation.store
     ended = outcome.decide(data)
-    fencing = parse(data).fencing if "deployment" in data else 0
+    deployment, fencing = _held(invocation)
     stands = store.close(
         invocation.deployment_id, ended.word, ended.reason, invocation.now, fencing
     )
-    if not ended.lock_stays:
-        _release(invocation, undone=ended.word == "rolled_back")
+    record = store.read(invocation.deployment_id)
+    if record and not ended.lock_stays:
+        # What is undone hands back to the deployment before, which can be undone in its turn.
+        undone = deployment if ended.word == "rolled_back" else None
+        store.release(record.service, fencing, undone.follows if undone else None)
     logger().info("ended", extra={"outcome": stands, "reason": ended.reason})
     return {
         "outcome": stands,
@@ -29,19 +32,13 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     }
 
 
-def _release(invocation: Invocation, undone: bool) -> None:
-    """Release the lock if it is this execution's, with or without a plan.
-
-    undone: the deployment before is the last one again, and can be undone in its turn.
-    """
-    data, store = invocation.data, invocation.store
-    if "deployment" in data:
-        deployment = parse(data)
-        store.release(
-            deployment.service, deployment.fencing, deployment.follows if undone else None
-        )
-        return
-    record = store.read(invocation.deployment_id)
-    lock = store.lock(record.service) if record else None
-    if lock and lock.execution_arn == invocation.execution_arn:
-        store.release(lock.service, lock.fencing)
+def _held(invocation: Invocation) -> tuple[Deployment | None, int]:
+    """The deployment, and the fencing number under which this execution holds its lock."""
+    if "deployment" in invocation.data:
+        deployment = parse(invocation.data)
+        return deployment, deployment.fencing
+    record = invocation.store.read(invocation.deployment_id)
+    lock = invocation.store.lock(record.service) if record else None
+    if record and lock and lock.execution_arn == invocation.execution_arn:
+        return record.deployment, lock.fencing
+    return None, NO_LOCK

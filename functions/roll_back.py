@@ -246,12 +246,12 @@ def _deadline(
     """
     configuration = deployment.configuration
     allowed = configuration.drain.deadline_seconds
+    if restored_at is None:
+        return max(since + configuration.health.deadline_seconds, (quiet_at or since) + allowed)
     if quiet_at is not None:
         return max(since, quiet_at) + allowed
-    if restored_at is not None:
-        may_take = configuration.probe.timeout_seconds if configuration.probe else 0
-        return restored_at + may_take + allowed
-    return since + max(allowed, configuration.health.deadline_seconds)
+    may_take = configuration.probe.timeout_seconds if configuration.probe else 0
+    return restored_at + may_take + allowed
 
 
 def _quiet_at(

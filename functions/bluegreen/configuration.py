@@ -232,7 +232,8 @@ def describe(error: ValidationError) -> list[str]:
 
 def _what_would_be_right(mistake: Any) -> str:
     # Variables may be secrets, which must not get into a cause or a log.
-    got = "" if "environment" in mistake["loc"] else f" (got {mistake['input']!r})"
+    shown = "environment" not in mistake["loc"] and not isinstance(mistake["input"], dict | list)
+    got = f" (got {mistake['input']!r})" if shown else ""
     match mistake["type"]:
         case "missing":
             return "is missing"

@@ -29,12 +29,12 @@ def read(client: ApplicationAutoScalingClient, slot: ColorSlot) -> Scaling | Non
 
 
 def write(client: ApplicationAutoScalingClient, slot: ColorSlot, scaling: Scaling | None) -> None:
-    """Suspend or resume. Nothing to do for a service that does not scale by itself.
+    """Suspend or resume; nothing to do for a service that does not scale by itself (any more).
 
     A registered target keeps its capacities when only SuspendedState is given:
     https://docs.aws.amazon.com/autoscaling/application/APIReference/API_RegisterScalableTarget.html
     """
-    if scaling is None:
+    if scaling is None or read(client, slot) is None:
         return
     client.register_scalable_target(
         ServiceNamespace="ecs",

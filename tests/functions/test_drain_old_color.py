@@ -9,6 +9,7 @@ import pytest
 from bluegreen.errors import (
     AwsUnavailable,
     DeploymentRefused,
+    DrainFailed,
     LockHeld,
     LockLost,
     TrafficChanged,
@@ -55,6 +56,32 @@ def test_06_wait_then_deregister_then_stop(world: World, data: dict[str, Any]) -
     assert world.service(GREEN)["desiredCount"] == 2
 
 
+def test_15_the_old_colour_stays_while_the_new_one_has_no_healthy_target(
+    world: World, data: dict[str, Any]
+) -> None:
+    world.health[GREEN] = ["unhealthy", "initial"]
+    world.now += 50
+    answer = drain(world, data)
+    assert answer["status"] == "waiting"
+    assert answer["reason"] == "the new colour has no healthy target: the old one stays"
+    assert isinstance(answer["wait_seconds"], int)
+    assert world.health[BLUE] == ["healthy", "healthy"]
+    world.health[GREEN] = ["healthy", "initial"]
+    assert drain(world, data)["reason"] == "2 targets to deregister"
+
+
+def test_15_and_it_stays_for_good_when_the_new_one_does_not_come_back(
+    world: World, data: dict[str, Any]
+) -> None:
+    world.health[GREEN] = []
+    drain(world, data)
+    world.now += 50 + 300 + 900
+    with pytest.raises(DrainFailed, match="blue: the new colour has no healthy target"):
+        drain(world, data)
+    assert world.health[BLUE] == ["healthy", "healthy"]
+    assert world.service(BLUE)["desiredCount"] == 2
+
+
 def test_12_scaling_goes_with_the_role(world: World, data: dict[str, Any]) -> None:
     drain(world, data)
     assert world.suspended(BLUE)
@@ -96,7 +123,8 @@ def test_22_traffic_that_somebody_put_back_is_no_success_of_the_new_colour(
         drain(world, data)
     caught = {"Error": "TrafficChanged", "Cause": str(failed.value)}
     answer = world.run("record_outcome", {**data, "drain_failure": caught})
-    assert answer["outcome"] != "succeeded"
+    assert (answer["outcome"], answer["error"]) == ("traffic_left", "TrafficChanged")
+    assert answer["execution"] == "fail"
     assert "the new colour is live" not in answer["cause"]
 
 

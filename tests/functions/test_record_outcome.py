@@ -79,7 +79,12 @@ def test_20_a_second_start_that_was_refused_does_not_give_the_firsts_lock_back(
 def test_an_execution_that_was_taken_over_does_not_give_the_lock_back(world: World) -> None:
     data = world.plan() | {"failure": failure("LockLost"), "rollback_failure": failure("LockLost")}
     world.store.take_over(world.lock, "d-1", execution_arn("recovery"), START, "roll_back")
-    record(world, data)
+    answer = record(world, data)
+    assert (answer["outcome"], answer["error"], answer["execution"]) == (
+        "failed",
+        "LockLost",
+        "fail",
+    )
     assert (world.lock.held, world.lock.execution_arn) == (True, execution_arn("recovery"))
 
 
@@ -96,6 +101,41 @@ def test_a_recovery_records_the_deployment_that_it_recovered(world: World) -> No
     assert world.record("d-1").outcome == "rolled_back"
     assert world.store.read("undo") is None
     assert not world.lock.held
+
+
+def test_22_what_the_execution_that_took_over_says_stands(world: World) -> None:
+    """Undone by hand while it ran: its own end comes later, and may not overwrite that."""
+    data = world.plan("d-1")
+    asked = {"request": {"action": "rollback", "deployment_id": "d-1"}}
+    undo = world.run("plan_roll_back", asked, "undo") | {"rollback": RESTORED}
+    record(world, undo, "undo")
+    lost = data | {"failure": failure("LockLost"), "rollback_failure": failure("LockLost")}
+    answer = record(world, lost)
+    assert (answer["outcome"], answer["error"]) == ("rolled_back", "LockLost")
+    assert (world.record().outcome, world.record().reason) == (
+        "rolled_back",
+        "rolled back by hand; all as before",
+    )
+
+
+def test_what_was_undone_leaves_the_deployment_before_as_the_last_one(world: World) -> None:
+    """It can be undone in its turn."""
+    first = world.plan("d-1")
+    record(world, first | {"drain": {"status": "done", "reason": "ended"}})
+    assert world.lock.changed_by == "d-1"
+    second = world.plan("d-2", images={"web": "v1"})
+    assert world.lock.changed_by == "d-2"
+    failed = second | {"failure": failure("IdleColorUnhealthy"), "rollback": RESTORED}
+    record(world, failed, "d-2")
+    assert (world.lock.held, world.lock.changed_by) == (False, "d-1")
+
+
+def test_what_left_its_traffic_is_the_last_one_itself(world: World) -> None:
+    record(world, world.plan("d-1") | {"drain": {"status": "done", "reason": "ended"}})
+    second = world.plan("d-2", images={"web": "v1"})
+    left = {**RESTORED, "as_before": False}
+    record(world, second | {"failure": failure("TrafficChanged"), "rollback": left}, "d-2")
+    assert (world.lock.held, world.lock.changed_by) == (False, "d-2")
 
 
 def warm(world: World) -> dict[str, Any]:
@@ -121,7 +161,11 @@ def test_22_a_deployment_rolled_back_while_warm_stays_rolled_back_when_it_wakes_
     record(world, undo, "undo")
     answer = wakes_up(world, data)
     assert world.record().outcome == "rolled_back"
-    assert answer["outcome"] == "rolled_back"
+    assert (answer["outcome"], answer["error"], answer["execution"]) == (
+        "rolled_back",
+        "RolledBack",
+        "fail",
+    )
     assert "the new colour is live" not in answer["cause"]
 
 

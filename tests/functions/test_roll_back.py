@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bluegreen.deployment import parse
 from bluegreen.errors import (
     AwsRefused,
     AwsUnavailable,
@@ -30,6 +31,13 @@ def serve(site: Site, data: dict[str, Any]) -> dict[str, Any]:
     """Probes ask the site, which answers as blue."""
     site.colors = ["blue"]
     site.serve(data)
+    return data
+
+
+def proved(world: World, site: Site) -> dict[str, Any]:
+    """All traffic on green, and CheckBake has seen it there."""
+    data = serve(site, world.shifted())
+    world.store.enter(parse(data), "baking")
     return data
 
 
@@ -116,7 +124,7 @@ def test_15_called_again_after_the_end_it_changes_nothing(world: World, site: Si
 def test_15_the_traffic_goes_back_first_and_the_new_colour_stays_until_quiet(
     world: World, site: Site
 ) -> None:
-    data = serve(site, world.shifted())
+    data = proved(world, site)
     roll_back(world, data)
     assert world.weights() == {BLUE: 100, GREEN: 0}
     assert world.service(GREEN)["desiredCount"] == 2
@@ -132,17 +140,167 @@ def test_15_the_traffic_goes_back_first_and_the_new_colour_stays_until_quiet(
 def test_01_a_load_balancer_that_still_sends_to_the_new_colour_is_waited_for(
     world: World, site: Site
 ) -> None:
-    data = serve(site, world.shifted())
+    data = proved(world, site)
     site.colors = ["green"]
     roll_back(world, data)
     world.now += 59
-    roll_back(world, data)
+    assert roll_back(world, data)["proved_at"] is None
     site.colors = ["blue"]
     proved_at = world.now
     assert roll_back(world, data)["proved_at"] == proved_at
     world.now += 49
     assert roll_back(world, data)["status"] == "waiting"
     assert world.service(GREEN)["desiredCount"] == 2
+
+
+def test_01_a_switch_that_was_never_seen_may_still_show_after_it_was_taken_back(
+    world: World, site: Site
+) -> None:
+    """Blue answers because the load balancer follows neither change yet: that proves nothing
+    before the time is over that a switch may take.
+    """
+    data = serve(site, world.shifted())
+    roll_back(world, data)
+    assert world.weights() == {BLUE: 100, GREEN: 0}
+    roll_back(world, data)
+    world.now += 59.9
+    answer = roll_back(world, data)
+    assert (answer["proved_at"], answer["switch_was_seen"]) == (None, False)
+    assert site.asked == [], "no answer could prove it"
+    world.now += 0.1
+    assert roll_back(world, data)["proved_at"] == world.now
+    world.now += 49
+    roll_back(world, data)
+    assert world.service(GREEN)["desiredCount"] == 2
+    world.now += 1
+    roll_back(world, data)
+    assert world.service(GREEN)["desiredCount"] == 0
+
+
+def test_01_a_switch_that_was_seen_is_known_to_be_over_by_the_first_answers(
+    world: World, site: Site
+) -> None:
+    data = proved(world, site)
+    roll_back(world, data)
+    answer = roll_back(world, data)
+    assert (answer["proved_at"], answer["switch_was_seen"]) == (world.now, True)
+
+
+def test_an_old_colour_older_than_the_probe_is_proved_by_the_new_ones_silence(
+    world: World, site: Site
+) -> None:
+    data = proved(world, site)
+    site.colors = [""]
+    roll_back(world, data)
+    world.now += 1
+    roll_back(world, data)
+    world.now += 59.9
+    assert roll_back(world, data)["proved_at"] is None
+    world.now += 0.1
+    assert roll_back(world, data)["proved_at"] == world.now
+
+
+def test_01_a_new_colour_that_still_answers_is_never_taken_for_gone(
+    world: World, site: Site
+) -> None:
+    data = proved(world, site)
+    site.colors = ["green"]
+    roll_back(world, data)
+    roll_back(world, data)
+    world.now += 60 + 899
+    assert roll_back(world, data)["proved_at"] is None
+    world.now += 1
+    with pytest.raises(RollBackIncomplete, match="does not follow the restored weights"):
+        roll_back(world, data)
+    assert world.service(GREEN)["desiredCount"] == 2
+    assert world.weights() == {BLUE: 100, GREEN: 0}
+
+
+def test_23_the_first_pass_notes_that_it_is_being_undone(world: World, site: Site) -> None:
+    """Whoever takes it up again must not take it for a deployment to be finished."""
+    data = serve(site, world.shifted())
+    world.store.enter(parse(data), "committed")
+    roll_back(world, data)
+    assert world.record().phase == "rolling_back"
+
+
+def test_15_an_ill_old_colour_is_not_given_the_traffic_of_a_better_new_one(
+    world: World, site: Site
+) -> None:
+    data = proved(world, site)
+    world.health[BLUE] = ["healthy", "unhealthy"]
+    assert roll_back(world, data)["reason"] == "1 of 2 targets of the old colour healthy"
+    assert world.weights() == {BLUE: 0, GREEN: 100}
+    world.health[GREEN] = ["unhealthy", "unhealthy"]
+    roll_back(world, data)
+    assert world.weights() == {BLUE: 100, GREEN: 0}
+
+
+def test_15_no_better_old_colour_until_the_deadline_is_an_error(world: World, site: Site) -> None:
+    data = proved(world, site)
+    world.health[BLUE] = ["unhealthy", "unhealthy"]
+    world.health[GREEN] = ["unhealthy", "unhealthy"]
+    roll_back(world, data)
+    world.now += 949
+    assert roll_back(world, data)["status"] == "waiting"
+    world.now += 1
+    with pytest.raises(RollBackIncomplete, match="0 of 2 targets of the old colour healthy"):
+        roll_back(world, data)
+    assert world.weights() == {BLUE: 0, GREEN: 100}
+    assert world.service(GREEN)["desiredCount"] == 2
+
+
+def test_15_an_old_colour_that_somebody_stopped_is_started_though_it_has_the_traffic(
+    world: World, site: Site
+) -> None:
+    data = proved(world, site)
+    world.set_weights({BLUE: 100, GREEN: 0})
+    world.scale(BLUE, 0)
+    world.health[BLUE] = []
+    assert roll_back(world, data)["reason"] == "starting 2 tasks of the old colour"
+    assert world.service(BLUE)["desiredCount"] == 2
+    world.now += 600
+    assert roll_back(world, data)["reason"] == "0 of 2 targets of the old colour healthy"
+    assert world.service(GREEN)["desiredCount"] == 2, "the only colour with healthy targets"
+
+
+def test_an_old_colour_that_a_deployment_has_not_touched_is_none_of_its_business(
+    world: World,
+) -> None:
+    """Traffic was never meant to move: what fails about blue is not undone by waiting for it."""
+    data = world.started()
+    world.health[BLUE] = ["unhealthy", "unhealthy"]
+    world.record_calls(("ecs", "UpdateService"))
+    for _ in range(5):
+        if roll_back(world, data)["status"] == "restored":
+            break
+        for task in world.backend.tasks.get("web", {}).values():
+            task.last_status = task.desired_status = "STOPPED"
+    assert data["rollback"]["status"] == "restored"
+    assert world.calls == ["UpdateService"], "green goes back to nothing, and blue is left"
+
+
+def test_12_both_scalings_are_put_back(world: World, site: Site) -> None:
+    data = proved(world, site)
+    assert world.suspended(BLUE)
+    until_restored(world, data)
+    assert (world.suspended(BLUE), world.suspended(GREEN)) == (False, True)
+
+
+def test_12_scaling_that_somebody_removed_since_is_not_brought_back(
+    world: World, site: Site
+) -> None:
+    data = proved(world, site)
+    client = clients.application_autoscaling()
+    client.deregister_scalable_target(
+        ServiceNamespace="ecs",
+        ResourceId="service/web/web-green",
+        ScalableDimension="ecs:service:DesiredCount",
+    )
+    assert until_restored(world, data)["as_before"]
+    found = client.describe_scalable_targets(ServiceNamespace="ecs")["ScalableTargets"]
+    assert [one["ResourceId"] for one in found] == ["service/web/web-blue"]
+    assert not world.suspended(BLUE)
 
 
 def test_15_the_old_colour_is_never_touched_by_a_deployment_that_failed(
@@ -268,7 +426,8 @@ def test_15_by_hand_the_old_colour_gets_as_many_tasks_as_the_new_one_has_now(
 ) -> None:
     world.scale(GREEN, 0)
     data = by_hand(world, site)
-    world.scale(GREEN, 5)
+    world.scale(GREEN, 7)
+    world.health[GREEN] = ["healthy"] * 5 + ["initial", "unhealthy"]
     roll_back(world, data, "undo")
     assert world.service(BLUE)["desiredCount"] == 5
 
@@ -351,3 +510,17 @@ def test_a_plan_whose_last_attempt_failed_is_undone_under_the_number_that_it_hol
     refused = {"Error": "AwsRefused", "Cause": "AccessDenied"}
     data = {"request": {"service": "web", "images": {"web": "v2"}}, "failure": refused}
     assert until_restored(world, data)["status"] in ("restored", "nothing_to_restore")
+
+
+def test_12_scaling_that_somebody_added_since_is_left_alone(world: World, site: Site) -> None:
+    client = clients.application_autoscaling()
+    for color in (BLUE, GREEN):
+        client.deregister_scalable_target(
+            ServiceNamespace="ecs",
+            ResourceId=f"service/web/web-{color}",
+            ScalableDimension="ecs:service:DesiredCount",
+        )
+    data = serve(site, world.shifted())
+    world.scalable(GREEN, suspended=True)
+    assert until_restored(world, data)["as_before"]
+    assert world.suspended(GREEN)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bluegreen.color import Color
 from bluegreen.deployment import Location
 from bluegreen.errors import AwsUnavailable, LockLost, TrafficChanged
 from bluegreen.routers import alb
@@ -173,3 +174,55 @@ def test_writing_and_writing_back_leaves_every_action_as_it_was(world: World, wh
     assert forward() != before
     alb.write(clients.elbv2(), location, world.groups, [new], old)
     assert forward() == before
+
+
+def scaling(color: Color) -> Any:
+    [target] = clients.application_autoscaling().describe_scalable_targets(
+        ServiceNamespace="ecs", ResourceIds=[f"service/web/web-{color}"]
+    )["ScalableTargets"]
+    return target["SuspendedState"]
+
+
+def suspended(*, out: bool) -> dict[str, bool]:
+    return {
+        "DynamicScalingInSuspended": True,
+        "DynamicScalingOutSuspended": out,
+        "ScheduledScalingSuspended": True,
+    }
+
+
+def test_12_the_old_colour_does_not_scale_in_without_traffic_and_the_new_one_scales_out_only(
+    world: World,
+) -> None:
+    """Without traffic the old colour would shrink, and it is the way back."""
+    world.scalable(BLUE, suspended=False)
+    world.scalable(GREEN, suspended=False)
+    data = world.started()
+    shift(world, data)
+    assert scaling(BLUE) == suspended(out=True)
+    assert scaling(GREEN) == suspended(out=False)
+
+
+def test_12_it_is_kept_before_it_loses_its_traffic(world: World) -> None:
+    world.scalable(BLUE, suspended=False)
+    data = world.started()
+    world.fault("application_autoscaling", "RegisterScalableTarget", "error500")
+    with pytest.raises(AwsUnavailable):
+        shift(world, data)
+    assert world.weights() == {BLUE: 100, GREEN: 0}
+    assert world.record().intents == []
+
+
+def test_12_a_live_colour_that_was_not_to_scale_out_does_not_begin_to(world: World) -> None:
+    world.scalable(BLUE, suspended=True)
+    world.scalable(GREEN, suspended=True)
+    shift(world, world.started())
+    assert scaling(GREEN) == suspended(out=True)
+
+
+def test_12_a_colour_that_does_not_scale_gets_no_scalable_target(world: World) -> None:
+    world.scalable(GREEN, suspended=True)
+    shift(world, world.started())
+    found = clients.application_autoscaling().describe_scalable_targets(ServiceNamespace="ecs")
+    assert [one["ResourceId"] for one in found["ScalableTargets"]] == ["service/web/web-green"]
+    assert scaling(GREEN) == suspended(out=True)

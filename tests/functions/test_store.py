@@ -265,7 +265,7 @@ def test_what_a_fenced_off_holder_still_notes_is_refused(world: World) -> None:
         world.store.intend(plan, {BLUE: 0, GREEN: 100})
     for phase in ("baking", "committed"):
         with pytest.raises(LockLost):
-            world.store.enter(plan, phase)  # type: ignore[arg-type]
+            world.store.enter(plan, phase)
     assert (world.record().phase, world.record().intents) == ("rolling_back", [])
     world.store.intend(later, {BLUE: 0, GREEN: 100})
     assert world.record().intents == [{BLUE: 0, GREEN: 100}]

@@ -142,7 +142,9 @@ def test_two_ordinary_services_can_be_driven() -> None:
 @pytest.mark.parametrize("strategy", ["BLUE_GREEN", "LINEAR", "CANARY"])
 def test_a_service_whose_listener_ecs_moves_itself_is_refused(strategy: str) -> None:
     moved = service(GROUPS[Color.BLUE], deploymentConfiguration={"strategy": strategy})
-    with pytest.raises(DeploymentRefused, match=f"its deployment strategy is {strategy}: .*ROLLING"):
+    with pytest.raises(
+        DeploymentRefused, match=f"its deployment strategy is {strategy}: .*ROLLING"
+    ):
         check_services(
             colors(), {Color.BLUE: moved, Color.GREEN: service(GROUPS[Color.GREEN])}, GROUPS
         )

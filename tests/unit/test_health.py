@@ -115,9 +115,7 @@ def test_a_container_with_a_health_check_has_to_pass_it(
 ) -> None:
     """Without one ECS says UNKNOWN for ever, with one until it has an answer."""
     health = {} if status is None else {"healthStatus": status}
-    facts = replace(
-        HEALTHY, tasks=[task(), task(**health)] if passes else [task(**health)] * 2
-    )
+    facts = replace(HEALTHY, tasks=[task(), task(**health)] if passes else [task(**health)] * 2)
     if has_health_check and passes:
         facts = replace(facts, tasks=[task(**health)] * 2)
     facts = replace(facts, has_health_check=has_health_check)
