@@ -47,6 +47,9 @@ def sandbox(started: Running) -> Iterator[Running]:
     """A sandbox with a live colour, nothing wrong and nothing running."""
     started.control("DELETE", "faults", {})
     if not any(desired for desired, _ in started.counts().values()):
+        # Two, so that both colours have a task definition whose image exists.
+        started.push("v0")
+        assert started.deploy("v0").succeeded
         assert started.deploy("v1").succeeded
     yield started
     started.control("DELETE", "faults", {})
