@@ -111,13 +111,7 @@ def expect(
 
     Raises TrafficChanged, which names both; nothing is overwritten.
     """
-    found = read(client, location, groups)
-    if found not in expected:
-        raise TrafficChanged(
-            f"the traffic was changed by somebody else: found {show(found)}, expected "
-            f"{' or '.join(show(one) for one in expected)}; it is left as it is"
-        )
-    return found
+    return _expected(_actions(client, location), groups, expected)
 
 
 def write(
@@ -133,9 +127,11 @@ def write(
     again. Raises TrafficChanged when others are found, before or after, and leaves those as they
     are.
     """
-    if expect(client, location, groups, [*expected, weights]) == weights:
-        return
+    # One look: what was compared is what is written from. AWS has no conditional write, so the
+    # moment until the call stays open; the look afterwards is for that.
     actions = _actions(client, location)
+    if _expected(actions, groups, [*expected, weights]) == weights:
+        return
     changed: Any = with_weights(actions, groups, weights)
     if location.rule_arn:
         client.modify_rule(RuleArn=location.rule_arn, Actions=changed)
@@ -187,6 +183,18 @@ def check_groups(weights: Weights, test_weights: Weights | None) -> None:
                 f"the target group of {color} is on no listener, so its targets would never be "
                 "health-checked; add it to the forward action with weight 0, or to a test listener"
             )
+
+
+def _expected(
+    actions: Sequence[Mapping[str, Any]], groups: TargetGroups, expected: Sequence[Weights]
+) -> Weights:
+    found = read_weights(actions, groups)
+    if found not in expected:
+        raise TrafficChanged(
+            f"the traffic was changed by somebody else: found {show(found)}, expected "
+            f"{' or '.join(show(one) for one in expected)}; it is left as it is"
+        )
+    return found
 
 
 def _actions(
