@@ -9,8 +9,9 @@ from typing import Any
 from bluegreen import ecs, health, observe, probe
 from bluegreen.deployment import Deployment, parse
 from bluegreen.errors import IdleColorUnhealthy
+from bluegreen.look import Asked, Look, asked_before
 from bluegreen.pace import wait_seconds
-from runtime import clients
+from runtime import clients, routers
 from runtime.invocation import Invocation, task
 
 
@@ -24,11 +25,15 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     deployment = parse(invocation.data)
     invocation.store.prove(deployment, invocation.now)
     configuration = deployment.configuration
-    started = invocation.data["idle"]
+    started, progress = invocation.data["idle"], invocation.data.get("health", {})
+    router = routers.of(deployment, invocation.settings, invocation.data)
+    look = router.look(asked_before(progress), invocation.now)
+    if isinstance(look, Asked):
+        return look.waiting(progress, invocation.now)
     facts = observe.color_health(
         clients.ecs(),
-        clients.elbv2(),
         clients.logs(),
+        look,
         deployment,
         deployment.to_color,
         invocation.data,
@@ -47,7 +52,7 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     )
     if verdict.status == "failed":
         raise IdleColorUnhealthy(f"{deployment.to_color}: {verdict.reason}")
-    if verdict.status == "healthy" and (more := _live_runs_more(deployment, started)):
+    if verdict.status == "healthy" and (more := _live_runs_more(deployment, look, started)):
         return {"status": "outgrown", "reason": more}
     return {
         "status": verdict.status,
@@ -58,12 +63,13 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     }
 
 
-def _live_runs_more(deployment: Deployment, started: Mapping[str, Any]) -> str:
+def _live_runs_more(deployment: Deployment, look: Look, started: Mapping[str, Any]) -> str:
     """Why the idle colour is too small for the traffic of the live one; "" if it is not."""
-    if deployment.from_color is None:
+    live = 0
+    if deployment.from_color:
+        slot = deployment.configuration.colors[deployment.from_color]
+        live = deployment.wanted_count(ecs.service(clients.ecs(), slot))
+    wanted = look.tasks_for(live)
+    if wanted <= started["desired_count"]:
         return ""
-    slot = deployment.configuration.colors[deployment.from_color]
-    live = deployment.wanted_count(ecs.service(clients.ecs(), slot))
-    if live <= started["desired_count"]:
-        return ""
-    return f"the live colour has {live} tasks by now, the idle one {started['desired_count']}"
+    return f"{wanted} tasks are needed by now, the idle colour has {started['desired_count']}"

@@ -8,10 +8,11 @@ from typing import Any
 from bluegreen import drain, ecs, health, scaling
 from bluegreen.deployment import SUSPENDED, Deployment, parse
 from bluegreen.errors import DrainFailed, LockLost, TrafficChanged
+from bluegreen.look import Asked, Look, asked_before, without_question
 from bluegreen.pace import wait_seconds
 from bluegreen.routers import alb
 from bluegreen.traffic import show
-from runtime import clients
+from runtime import clients, routers
 from runtime.invocation import Invocation, task
 
 
@@ -36,9 +37,11 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         _hand_scaling_over(deployment)
     if deployment.from_color is None:
         return {"status": "done", "reason": "there was no old colour"}
-    weight = alb.read_shares(clients.elbv2(), deployment.location, deployment.target_groups).get(
-        deployment.from_color, 0
-    )
+    router = routers.of(deployment, invocation.settings, invocation.data)
+    look = router.look(asked_before(progress), now)
+    if isinstance(look, Asked):
+        return look.waiting({**progress, "since": since}, now)
+    weight = look.share(deployment.from_color)
     if weight > 0:
         raise TrafficChanged(
             f"somebody else has given {deployment.from_color} traffic again (weight {weight}), "
@@ -46,7 +49,10 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         )
     # After a recovery nobody knows when the switch was proved: count from now.
     quiet_at = invocation.data.get("shift", {}).get("proved_at", since) + deployment.quiet_seconds
-    answer = {**progress, "status": "waiting", "since": since}
+    if look.connections(deployment.from_color) == 0 and not look.unknown():
+        # Its requests have been counted: none is left, and none comes any more.
+        quiet_at = min(quiet_at, now)
+    answer = {**without_question(progress), "status": "waiting", "since": since}
     configuration = deployment.configuration.drain
     service = ecs.service(clients.ecs(), deployment.configuration.colors[deployment.from_color])
     warm_seconds = configuration.keep_warm_seconds if service["desiredCount"] > 0 else 0
@@ -61,7 +67,7 @@ def handler(invocation: Invocation) -> dict[str, Any]:
             "warm_until": until,
             "wait_seconds": warm_seconds,
         }
-    decision = _next_step(deployment, service, since, quiet_at, now)
+    decision = _next_step(deployment, look, service, since, quiet_at, now)
     pause = configuration.interval_seconds if now < quiet_at else 1
     return {
         **answer,
@@ -72,12 +78,17 @@ def handler(invocation: Invocation) -> dict[str, Any]:
 
 
 def _next_step(
-    deployment: Deployment, service: Mapping[str, Any], since: float, quiet_at: float, now: float
+    deployment: Deployment,
+    look: Look,
+    service: Mapping[str, Any],
+    since: float,
+    quiet_at: float,
+    now: float,
 ) -> drain.Decision:
     assert deployment.from_color
     slot = deployment.configuration.colors[deployment.from_color]
-    group = deployment.target_groups[deployment.from_color]
-    targets = alb.targets(clients.elbv2(), group)
+    # A proxy has no list of targets that tasks would have to leave first.
+    targets = [] if deployment.on_hosts else look.targets(deployment.from_color)
     allowed = deployment.configuration.drain.deadline_seconds
     deadline = max(since, quiet_at) + deployment.deregistration_seconds + allowed
     decision = drain.next_step(
@@ -86,9 +97,9 @@ def _next_step(
             deadline=deadline,
             stop_deadline=deadline + allowed,
             targets=targets,
-            new_healthy=health.healthy_targets(
-                alb.targets(clients.elbv2(), deployment.target_groups[deployment.to_color])
-            ),
+            connections=look.connections(deployment.from_color),
+            unknown=look.unknown(),
+            new_healthy=health.healthy_targets(look.targets(deployment.to_color)),
             desired_count=service["desiredCount"],
             tasks=len(ecs.not_stopped(ecs.tasks(clients.ecs(), slot))),
         ),
@@ -98,6 +109,7 @@ def _next_step(
         case "fail":
             raise DrainFailed(f"{deployment.from_color}: {decision.reason}")
         case "deregister":
+            group = deployment.target_groups[deployment.from_color]
             alb.deregister(clients.elbv2(), group, drain.still_registered(targets))
         case "stop":
             ecs.update(clients.ecs(), slot, desired_count=0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from bluegreen import capacity, ecr, ecs, preflight, scaling, traffic
 from bluegreen.color import Color
-from bluegreen.configuration import ServiceConfiguration, describe, load
+from bluegreen.configuration import AlbRouter, ServiceConfiguration, describe, load
 from bluegreen.deployment import (
     NO_LOCK,
     Deployment,
@@ -18,23 +19,20 @@ from bluegreen.deployment import (
     ServiceSnapshot,
     Snapshot,
 )
-from bluegreen.errors import (
-    DeploymentRefused,
-    InvalidConfiguration,
-    InvalidRequest,
-    TrafficChanged,
-)
+from bluegreen.errors import InvalidConfiguration, InvalidRequest
 from bluegreen.image import parse as parse_image
-from bluegreen.routers import alb
+from bluegreen.look import Asked, asked_before
+from bluegreen.routers import Survey, alb, hosts
 from bluegreen.store import Lock
 from bluegreen.task_definition import images_of, next_revision
-from runtime import clients
+from runtime import clients, routers
 from runtime.invocation import Invocation, task
 
 
 @task
 def handler(invocation: Invocation) -> dict[str, Any]:
-    """``$.request`` is a DeployRequest; the answer is a Deployment.
+    """``$.request`` is a DeployRequest; the answer is a Deployment, or ``decision`` "waiting" as
+    long as hosts have not said what their traffic is.
 
     Raises InvalidRequest, InvalidConfiguration, DeploymentRefused, LockHeld.
     """
@@ -53,7 +51,16 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     seen = store.check_free(request.service, invocation.execution_arn, now)
     record = store.read(invocation.execution_name)
     earlier = record.deployment if record else None
-    deployment = _plan(invocation, request, configuration, images, seen, earlier)
+    services: dict[Color, Mapping[str, Any]] = {
+        color: ecs.service(clients.ecs(), configuration.colors[color]) for color in Color
+    }
+    progress = _progress(invocation, seen)
+    survey = _survey(invocation, configuration, services, progress)
+    if isinstance(survey, Asked):
+        return survey.waiting({**progress, "decision": "waiting"}, now)
+    deployment = _plan(
+        invocation, request, configuration, images, services, survey, _Before(seen, earlier)
+    )
     if deployment.decision == "deploy":
         fencing = store.acquire(
             request.service, invocation.execution_name, invocation.execution_arn, now, seen
@@ -62,6 +69,65 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         store.save_plan(deployment, "deploying")
         store.claim(deployment, now)
     return deployment.document()
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What was before this attempt. lock: the service's lock as it was seen. plan: that of an
+    earlier attempt of the same execution, which has changed the lock since.
+    """
+
+    lock: Lock | None
+    plan: Deployment | None
+
+    def kept_warm(self, color: Color) -> bool:
+        """Whether a colour ran only for a rollback, which a new deployment makes impossible."""
+        if self.plan:
+            return self.plan.snapshot.services[color].desired_count == 0
+        return self.lock is not None and self.lock.warm
+
+    @property
+    def changed_by(self) -> str | None:
+        """The deployment that had changed the service last."""
+        if self.plan:
+            return self.plan.follows
+        return self.lock.changed_by if self.lock else None
+
+
+def _progress(invocation: Invocation, seen: Lock | None) -> dict[str, Any]:
+    """What earlier passes have left: since when the hosts are asked, and what.
+
+    seen: the lock. If somebody has had it since they were asked, their answers are out of date.
+    """
+    fencing = seen.fencing if seen else NO_LOCK
+    progress = {"since": invocation.now, "seen": fencing, **invocation.data.get("deployment", {})}
+    return progress if progress["seen"] == fencing else {"since": invocation.now, "seen": fencing}
+
+
+def _survey(
+    invocation: Invocation,
+    configuration: ServiceConfiguration,
+    services: Mapping[Color, Mapping[str, Any]],
+    progress: Mapping[str, Any],
+) -> Survey | Asked:
+    """How the traffic is; Asked when the answer is there at the next pass only."""
+    router = configuration.router
+    if isinstance(router, AlbRouter):
+        return alb.survey(clients.elbv2(), router, configuration.colors)
+    tasks = {color: services[color]["taskDefinition"] for color in Color}
+    hosts_router = routers.hosts(configuration, invocation.settings, tasks)
+    look = hosts_router.look(asked_before(progress), invocation.now)
+    if isinstance(look, Asked):
+        return look
+    unfit = look.unknown() or look.not_running()
+    if unfit and invocation.now - progress["since"] < router.answer_seconds:
+        # Ask again: they may still answer, or be booting.
+        asked = hosts_router.look(None, invocation.now)
+        assert isinstance(asked, Asked)
+        return asked
+    balancer = router.load_balancer
+    dns = alb.find_dns(clients.elbv2(), balancer.name) if balancer else ""
+    return hosts.survey(look, configuration, dns)
 
 
 def _request(data: Any) -> DeployRequest:
@@ -112,40 +178,18 @@ def _plan(
     request: DeployRequest,
     configuration: ServiceConfiguration,
     images: dict[str, str],
-    seen: Lock | None,
-    earlier: Deployment | None,
+    services: dict[Color, Mapping[str, Any]],
+    survey: Survey,
+    before: _Before,
 ) -> Deployment:
-    """seen: the service's lock. earlier: the plan of an earlier attempt of the same execution,
-    which has changed the lock since.
-    """
-    elbv2 = clients.elbv2()
-    colors = configuration.colors
-    groups = {color: alb.find_target_group(elbv2, colors[color]) for color in Color}
-    services: dict[Color, Mapping[str, Any]] = {
-        color: ecs.service(clients.ecs(), colors[color]) for color in Color
-    }
-    preflight.check_services(colors, services, groups)
-    found = alb.find(elbv2, configuration.router)
-    try:
-        weights = alb.read(elbv2, found.location, groups)
-        test_weights = alb.read(elbv2, found.test_location, groups) if found.test_location else None
-    except TrafficChanged as error:
-        raise DeploymentRefused(str(error)) from error
-    alb.check_groups(weights, test_weights)
-    stickiness = alb.read_stickiness(elbv2, found.location)
-    preflight.check_stickiness(stickiness)
-    from_color = traffic.live_color(weights)
+    preflight.check_services(configuration.colors, services, survey.target_groups)
+    preflight.check_stickiness(survey.stickiness_seconds)
+    from_color = traffic.live_color(survey.traffic)
     to_color = from_color.other if from_color else Color.BLUE
     live, tags = ecs.task_definition(
         clients.ecs(), services[from_color or to_color]["taskDefinition"]
     )
-    was_warm = (
-        earlier.snapshot.services[to_color].desired_count == 0
-        if earlier
-        else seen is not None and seen.warm
-    )
-    if was_warm:
-        # Kept for a rollback that this deployment makes impossible: nothing to come back to.
+    if before.kept_warm(to_color):
         services[to_color] = {**services[to_color], "desiredCount": 0}
     deployment = Deployment(
         id=invocation.execution_name,
@@ -161,23 +205,24 @@ def _plan(
         to_color=to_color,
         images=images,
         overrides=request.overrides,
-        location=found.location,
-        test_location=found.test_location,
-        load_balancer_dns=found.dns,
-        target_groups=groups,
-        stickiness_seconds=stickiness,
-        deregistration_seconds=max(
-            alb.read_deregistration_delay(elbv2, arn) for arn in groups.values()
-        ),
+        location=survey.location,
+        test_location=survey.test_location,
+        load_balancer_dns=survey.load_balancer_dns,
+        target_groups=survey.target_groups,
+        stickiness_seconds=survey.stickiness_seconds,
+        deregistration_seconds=survey.deregistration_seconds,
         snapshot=Snapshot(
-            traffic=weights,
-            test_traffic=test_weights,
+            traffic=survey.traffic,
+            test_traffic=survey.test_traffic,
             services={color: _snapshot(configuration, color, services[color]) for color in Color},
         ),
-        follows=earlier.follows if earlier else seen.changed_by if seen else None,
+        follows=before.changed_by,
     )
     if deployment.decision == "deploy":
-        _check_capacity(deployment, services, live, tags)
+        wanted = survey.tasks_for(
+            deployment.wanted_count(services[from_color] if from_color else None)
+        )
+        _check_capacity(deployment, services[to_color], live, tags, wanted)
     return deployment
 
 
@@ -224,13 +269,13 @@ def _snapshot(
 
 def _check_capacity(
     deployment: Deployment,
-    services: Mapping[Color, Mapping[str, Any]],
+    idle: Mapping[str, Any],
     live: Mapping[str, Any],
     tags: list[dict[str, str]],
+    wanted: int,
 ) -> None:
     """For services on EC2; Fargate and managed scaling bring their own capacity."""
     slot = deployment.configuration.colors[deployment.to_color]
-    idle = services[deployment.to_color]
     revision = next_revision(
         live,
         tags,
@@ -246,8 +291,6 @@ def _check_capacity(
     preflight.check_capacity(
         ecs.container_instances(clients.ecs(), slot.cluster),
         capacity.needs_of(revision),
-        wanted=deployment.wanted_count(
-            services[deployment.from_color] if deployment.from_color else None
-        ),
+        wanted=wanted,
         leftovers=len(ecs.not_stopped(ecs.tasks(clients.ecs(), slot))),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bluegreen import outcome
-from bluegreen.deployment import NO_LOCK, Deployment, parse
+from bluegreen.deployment import NO_LOCK, Deployment, is_planned, parse
 from runtime.invocation import Invocation, logger, task
 
 
@@ -34,7 +34,7 @@ def handler(invocation: Invocation) -> dict[str, Any]:
 
 def _held(invocation: Invocation) -> tuple[Deployment | None, int]:
     """The deployment, and the fencing number under which this execution holds its lock."""
-    if "deployment" in invocation.data:
+    if is_planned(invocation.data):
         deployment = parse(invocation.data)
         return deployment, deployment.fencing
     record = invocation.store.read(invocation.deployment_id)

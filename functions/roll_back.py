@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bluegreen import ecs, health, probe, rollback, scaling
 from bluegreen.color import Color
-from bluegreen.deployment import Deployment, parse
+from bluegreen.deployment import Deployment, is_planned, parse
 from bluegreen.errors import RollBackIncomplete, TrafficChanged
+from bluegreen.look import Asked, Look, asked_before, farthest
 from bluegreen.pace import wait_seconds
-from bluegreen.routers import alb
+from bluegreen.routers import Router, alb
 from bluegreen.store import Record
-from bluegreen.traffic import weights_for
-from runtime import clients
+from bluegreen.traffic import Weights, show, weights_for
+from runtime import clients, routers
 from runtime.invocation import Invocation, task
 
 
@@ -21,7 +23,8 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     """Answers ``status`` "waiting", "restored" or "nothing_to_restore", with the reason.
 
     as_before is false when somebody else's traffic was left alone. since, restored_at, proved_at
-    and switch_was_seen carry over from pass to pass. Raises RollBackIncomplete, LockLost.
+    and switch_was_seen carry over from pass to pass; restoring is what hosts have been told (told:
+    that they ever were), and refused what became of it. Raises RollBackIncomplete, LockLost.
     """
     now, progress = invocation.now, invocation.data.get("rollback", {})
     record = invocation.store.read(invocation.deployment_id)
@@ -32,9 +35,42 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     if record.phase != "rolling_back":
         # Whoever takes this up again must not take the deployment for one to be finished.
         invocation.store.enter(deployment, "rolling_back")
-    world = _World(deployment, shifted=bool(record.intents))
-    as_before = world.traffic == deployment.snapshot.traffic
-    since = progress.get("since", now)
+    progress = {"since": now, **progress}
+    since = progress["since"]
+    router = routers.of(deployment, invocation.settings, invocation.data)
+    if restoring := progress.pop("restoring", None):
+        refused = router.refused(restoring, now)
+        if refused is None:
+            return {
+                **progress,
+                "status": "waiting",
+                "reason": "the hosts go back",
+                "restoring": restoring,
+                "wait_seconds": wait_seconds(max(1, int(restoring["at"] - now)), now - since),
+            }
+        progress["refused"] = refused
+    look = router.look(asked_before(progress), now)
+    if isinstance(look, Asked):
+        return look.waiting(progress, now)
+    return _step(deployment, record, router, look, progress, now)
+
+
+def _step(
+    deployment: Deployment,
+    record: Record,
+    router: Router,
+    look: Look,
+    progress: Mapping[str, Any],
+    now: float,
+) -> dict[str, Any]:
+    """Decide on one look, and do it."""
+    world = _World(deployment, look, record.intents)
+    # Hosts that were never told to switch need not say that they did not.
+    unknown = look.unknown() if record.intents else ""
+    # What a load balancer shows is all that there is; a host may have a switch before it.
+    told = progress.get("told", False) or not deployment.on_hosts or not record.intents
+    as_before = world.traffic == deployment.snapshot.traffic and not unknown and told
+    since, refused = progress["since"], progress.get("refused", "")
     restored_at = progress.get("restored_at") or (now if as_before else None)
     proved_at = progress.get("proved_at")
     seen = progress.get("switch_was_seen", record.phase in ("baking", "committed"))
@@ -46,8 +82,13 @@ def handler(invocation: Invocation) -> dict[str, Any]:
             traffic=world.traffic,
             snapshot=deployment.snapshot.traffic,
             ours=record.intents,
+            unknown=unknown,
+            refused=refused,
+            told=told,
             old_wanted=world.old_wanted,
+            old_targets=look.targets_for(world.old_wanted) if world.old_wanted else 0,
             old_desired=world.old_desired,
+            old_starting=world.old_starting,
             old_healthy=world.old_healthy,
             new_weight=world.new_weight,
             settled=quiet_at is not None and now >= quiet_at,
@@ -57,19 +98,15 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         ),
         now,
     )
+    restoring = None
     match decision.step:
         case "fail":
             raise RollBackIncomplete(decision.reason)
         case "start_old":
             world.start_old()
         case "restore_traffic":
-            alb.write(
-                clients.elbv2(),
-                deployment.location,
-                deployment.target_groups,
-                expected=record.intents,
-                weights=deployment.snapshot.traffic,
-            )
+            told = True
+            restoring = router.put_back(look, record.intents, deployment.snapshot.traffic, now)
         case "restore_services" | "leave_traffic":
             world.restore()
         case "done" if not as_before:
@@ -85,8 +122,10 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         "restored_at": restored_at,
         "proved_at": proved_at,
         "switch_was_seen": seen,
+        "refused": refused,
+        "told": told,
         "wait_seconds": wait_seconds(1, now - since),
-    }
+    } | ({"restoring": restoring} if restoring else {})
 
 
 def _in_hand(invocation: Invocation, kept: Deployment) -> Deployment:
@@ -95,7 +134,7 @@ def _in_hand(invocation: Invocation, kept: Deployment) -> Deployment:
     ``$`` has none when the plan was lost: a function that was stopped, or whose answer was, may
     have saved it under a number that is out of date by now.
     """
-    if "deployment" in invocation.data:
+    if is_planned(invocation.data):
         return parse(invocation.data)
     lock = invocation.store.lock(kept.service)
     if lock and lock.execution_arn == invocation.execution_arn:
@@ -106,35 +145,41 @@ def _in_hand(invocation: Invocation, kept: Deployment) -> Deployment:
 class _World:
     """Both colours as they are now, beside the snapshot they go back to."""
 
-    def __init__(self, deployment: Deployment, shifted: bool) -> None:
+    def __init__(self, deployment: Deployment, look: Look, intents: Sequence[Weights]) -> None:
         self._deployment = deployment
         self._slots = deployment.configuration.colors
         self._before = deployment.snapshot.services
-        location, groups = deployment.location, deployment.target_groups
         try:
-            self.traffic = alb.read(clients.elbv2(), location, groups)
-            self.new_weight = self.traffic.get(deployment.to_color, 0)
+            self.traffic = farthest(look.weights(), deployment.snapshot.traffic, intents)
         except TrafficChanged:
             # A maintenance page, or a third group: nobody's weights that we know.
             self.traffic = {}
-            self.new_weight = alb.read_shares(clients.elbv2(), location, groups).get(
-                deployment.to_color, 0
-            )
+        self.new_weight = look.share(deployment.to_color)
         self._new = ecs.service(clients.ecs(), self._slots[deployment.to_color])
-        self.new_healthy = health.healthy_targets(
-            alb.targets(clients.elbv2(), groups[deployment.to_color])
-        )
+        self.new_healthy = health.healthy_targets(look.targets(deployment.to_color))
         self.old_wanted = self.old_desired = self.old_healthy = 0
+        self.old_starting = False
         if deployment.from_color is None:
             return
         old = ecs.service(clients.ecs(), self._slots[deployment.from_color])
-        group = deployment.target_groups[deployment.from_color]
         self.old_desired = int(old["desiredCount"])
-        self.old_healthy = health.healthy_targets(alb.targets(clients.elbv2(), group))
+        self.old_healthy = health.healthy_targets(look.targets(deployment.from_color))
         ran = self._before[deployment.from_color].running_count
         # Traffic that comes back needs all of the old colour, and as much of it as the new one has
         # come to need. Traffic that never moved needs nothing.
-        self.old_wanted = max(ran, self.new_healthy) if ran and shifted else 0
+        if not (ran and intents):
+            return
+        if deployment.on_hosts:
+            # A host is one target, however many tasks it has.
+            new = self._new["runningCount"]
+            self.old_wanted = look.tasks_for(max(ran, new))
+            agree = len({show(one) for one in look.weights().values()}) == 1
+            # With fixed ports each task is a target, and targets tell.
+            dynamic = self._slots[deployment.from_color].host_port is None
+            short = old["runningCount"] < min(self.old_wanted, new)
+            self.old_starting = dynamic and agree and short
+        else:
+            self.old_wanted = look.tasks_for(max(ran, self.new_healthy))
 
     def is_restored(self) -> bool:
         """Whether the new colour's service, both scalings and the test listener are as before."""
@@ -225,12 +270,13 @@ def _prove(
     """
     configuration = deployment.configuration
     elapsed = now - restored_at
-    if configuration.probe is None or deployment.from_color is None:
-        return now if elapsed >= configuration.drain.margin_seconds else None
+    # Hosts follow no switch later: they have said what they do, and refuse what comes too late.
+    if configuration.probe is None or deployment.from_color is None or deployment.on_hosts:
+        return now if elapsed >= deployment.margin_seconds else None
     timed_out = elapsed >= configuration.probe.timeout_seconds
     if not switch_was_seen and not timed_out:
         return None
-    port = configuration.router.port
+    port = configuration.router.probe_port
     if not probe.ask(deployment, configuration.probe, deployment.from_color, port):
         return now
     if timed_out and probe.ask(deployment, configuration.probe, deployment.to_color, port):

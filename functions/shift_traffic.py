@@ -6,39 +6,50 @@ from typing import Any
 
 from bluegreen import scaling, strategy
 from bluegreen.deployment import SUSPENDED, Deployment, parse
-from bluegreen.routers import alb
 from bluegreen.traffic import weights_for
-from runtime import clients
+from runtime import clients, routers
 from runtime.invocation import Invocation, task
 
 
 @task
 def handler(invocation: Invocation) -> dict[str, Any]:
     """``$.shift.step`` is the step to take, 0 when it is not there yet. Answers the new ``shift``:
-    step, percent, weights, shifted_at, proved_at (None: CheckBake proves it).
+    ``status`` "shifted" with step, percent, weights, shifted_at, proved_at (None: CheckBake proves
+    it), or "waiting" with the ``switch`` that is under way.
 
-    Raises TrafficChanged when the weights are not those that this deployment left.
+    A step taken already is taken again by hosts that were late. Raises TrafficChanged when the
+    weights are not those that this deployment left, HostNotReady, HostNotSwitched.
     """
     deployment = parse(invocation.data)
     invocation.store.prove(deployment, invocation.now)
     steps = strategy.steps(deployment.configuration.strategy)
-    step = invocation.data.get("shift", {}).get("step", 0)
+    progress = invocation.data.get("shift", {})
+    step = progress.get("step", 0)
     before = (
         deployment.snapshot.traffic
         if step == 0
         else weights_for(deployment.to_color, steps[step - 1])
     )
     weights = weights_for(deployment.to_color, steps[step])
-    _keep_what_is_there(deployment)
-    invocation.store.intend(deployment, weights)
-    alb.write(clients.elbv2(), deployment.location, deployment.target_groups, [before], weights)
+    again = progress.get("percent") == steps[step]
+    if "switch" not in progress and not again:
+        _keep_what_is_there(deployment)
+    answer = routers.of(deployment, invocation.settings, invocation.data).shift(
+        progress.get("switch"),
+        [before],
+        weights,
+        lambda: invocation.store.intend(deployment, weights),
+        invocation.now,
+    )
+    if answer["status"] == "waiting":
+        return {**progress, "step": step, **answer}
     return {
-        "status": "shifted",
+        **answer,
         "step": step,
         "percent": steps[step],
         "weights": weights,
-        "shifted_at": invocation.now,
-        "proved_at": None,
+        "shifted_at": progress["shifted_at"] if again else invocation.now,
+        "proved_at": progress["proved_at"] if again else None,
         "wait_seconds": 1,
     }
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bluegreen import ecs, scaling
+from bluegreen import ecs, scaling, strategy
 from bluegreen.deployment import SUSPENDED, Deployment, parse
 from bluegreen.errors import IdleColorUnhealthy
+from bluegreen.look import Asked, asked_before, differing
 from bluegreen.pace import wait_seconds
 from bluegreen.routers import alb
 from bluegreen.traffic import weights_for
-from runtime import clients
+from runtime import clients, routers
 from runtime.invocation import Invocation, task
 
 
@@ -19,31 +20,39 @@ from runtime.invocation import Invocation, task
 def handler(invocation: Invocation) -> dict[str, Any]:
     """Answers ``status`` "waiting" (for leftovers to end) or "started", then with
     ecs_deployment_id (the one to watch), desired_count and started_at.
+
+    Asked again while it runs, it starts what is missing. Raises IdleColorUnhealthy, TrafficChanged.
     """
     deployment = parse(invocation.data)
     invocation.store.prove(deployment, invocation.now)
     slot = deployment.configuration.colors[deployment.to_color]
     elapsed = invocation.now - deployment.started_at
     revision = invocation.data["task_definition"]["arn"]
-    # What is stopped here must not have got the traffic since the plan.
-    alb.expect(
-        clients.elbv2(),
-        deployment.location,
-        deployment.target_groups,
-        [deployment.snapshot.traffic],
-    )
+    progress = invocation.data.get("idle", {})
+    router = routers.of(deployment, invocation.settings, invocation.data)
+    look = router.look(asked_before(progress), invocation.now)
+    if isinstance(look, Asked):
+        return look.waiting(progress, invocation.now)
+    # What is stopped here must not have got the traffic since the plan, but from this deployment.
+    shifted = strategy.taken(deployment, invocation.data)
+    differing(look.weights(), deployment.snapshot.traffic, shifted)
     service = ecs.service(clients.ecs(), slot)
-    wanted = deployment.wanted_count(_live(deployment))
+    wanted = look.tasks_for(deployment.wanted_count(_live(deployment)))
     if service["taskDefinition"] == revision and service["desiredCount"] > 0:
+        since = progress.get("started_at", invocation.now)
         if service["desiredCount"] < wanted:
             service = ecs.update(clients.ecs(), slot, desired_count=wanted)
-        since = invocation.data.get("idle", {}).get("started_at", invocation.now)
+            # What is started now gets the whole time to become healthy.
+            since = invocation.now if shifted else since
         return _started(service, since)
     if deployment.snapshot.services[deployment.to_color].scaling:
         scaling.write(clients.application_autoscaling(), slot, SUSPENDED)
-    margin = deployment.configuration.drain.margin_seconds
+    margin = deployment.margin_seconds
     if service["desiredCount"] > 0 and elapsed < margin:
         return _waiting(elapsed, "tasks left from an earlier run may still get requests")
+    still_used = look.connections(deployment.to_color)
+    if still_used and elapsed < deployment.configuration.drain.seconds:
+        return _waiting(elapsed, f"{still_used} connections to tasks left from an earlier run")
     if service["desiredCount"] > 0:
         ecs.update(clients.ecs(), slot, desired_count=0)
         return _waiting(elapsed, "tasks left from an earlier run are being stopped")

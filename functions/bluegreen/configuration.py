@@ -51,7 +51,9 @@ class ColorSlot(_Section):
 
     cluster: Name = Field(description="ECS cluster, by name")
     ecs_service: Name = Field(description="ECS service, by name")
-    target_group: Name = Field(description="target group, by name")
+    target_group: Name | None = Field(
+        default=None, description="target group, by name; the router alb needs it"
+    )
     host_port: HostPort | None = Field(
         default=None,
         description="fixed host port of this colour; leave out for awsvpc, Fargate, dynamic ports",
@@ -72,7 +74,7 @@ class Colors(_Section):
             self.green.ecs_service,
         ):
             raise ValueError("blue and green need two different ECS services")
-        if self.blue.target_group == self.green.target_group:
+        if self.blue.target_group and self.blue.target_group == self.green.target_group:
             raise ValueError("blue and green need two different target groups")
         blue, green = self.blue.host_port, self.green.host_port
         if (blue is None) != (green is None):
@@ -103,6 +105,58 @@ class AlbRouter(_Section):
         if self.port == self.test_port:
             raise ValueError(f"port and test_port are both {self.port}: use a listener of its own")
         return self
+
+    @property
+    def probe_port(self) -> int:
+        """Where users, and the probe, reach the live colour."""
+        return self.port
+
+
+class Entrance(_Section):
+    """The load balancer in front of the hosts. It is asked by the probe, and never changed."""
+
+    name: Name = Field(description="load balancer, by name")
+    port: Port = Field(description="port of the listener that users reach")
+
+
+class HostRouter(_Section):
+    """nginx or HAProxy on every container instance, in front of the tasks of both colours there."""
+
+    type: Literal["nginx", "haproxy"]
+    port: Port = Field(description="where the proxy listens on every instance")
+    protocol: Literal["http", "tcp"] = Field(default="http", description="tcp: with haproxy only")
+    container: Name | None = Field(
+        default=None, description="with dynamic host ports: the container that gets the requests"
+    )
+    container_port: Port | None = Field(
+        default=None, description="with dynamic host ports: its port, as the task definition has it"
+    )
+    load_balancer: Entrance | None = Field(
+        default=None, description="what the probe asks through; needed for a probe only"
+    )
+    lead_seconds: Annotated[int, Field(ge=1, le=60)] = Field(
+        default=10, description="between the command to switch and the moment at which all hosts do"
+    )
+    answer_seconds: Annotated[int, Field(ge=5, le=600)] = Field(
+        default=60, description="how long a host may take to answer a command"
+    )
+
+    @model_validator(mode="after")
+    def _can_be_had(self) -> HostRouter:
+        if self.type == "nginx" and self.protocol == "tcp":
+            raise ValueError("protocol tcp needs haproxy: nginx would have to be reloaded")
+        if (self.container is None) != (self.container_port is None):
+            raise ValueError("give container and container_port, or neither")
+        return self
+
+    @property
+    def probe_port(self) -> int:
+        """Where users, and the probe, reach the live colour."""
+        return self.load_balancer.port if self.load_balancer else self.port
+
+    @property
+    def test_port(self) -> None:
+        """A host has no test listener: every host asks the idle colour itself."""
 
 
 class Health(_Section):
@@ -175,10 +229,10 @@ class ServiceConfiguration(_Section):
     """Everything a deployment has to know about a service."""
 
     service: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
-    pattern: Literal["shifted-ports"]
+    pattern: Literal["shifted-ports", "host-proxy"]
     containers: Annotated[list[Container], Field(min_length=1)]
     colors: Colors
-    router: AlbRouter
+    router: Annotated[AlbRouter | HostRouter, Field(discriminator="type")]
     health: Health = Health()
     probe: Probe | None = Field(
         default=None, description="without one, the margin of drain is waited instead of a proof"
@@ -193,6 +247,38 @@ class ServiceConfiguration(_Section):
         if len(set(names)) != len(names):
             raise ValueError(f"containers: every name once, got {', '.join(names)}")
         return self
+
+    @model_validator(mode="after")
+    def _router_fits(self) -> ServiceConfiguration:
+        if isinstance(self.router, HostRouter):
+            self._check_host_proxy(self.router)
+        elif self.pattern != "shifted-ports":
+            raise ValueError(f"pattern {self.pattern} needs a router of type nginx or haproxy")
+        elif missing := [color for color in Color if not self.colors[color].target_group]:
+            raise ValueError(
+                "; ".join(f"colors.{color}.target_group is missing" for color in missing)
+                + ": the router alb needs one for each colour"
+            )
+        return self
+
+    def _check_host_proxy(self, router: HostRouter) -> None:
+        blue, green = self.colors.blue, self.colors.green
+        if self.pattern != "host-proxy":
+            raise ValueError(f"a router of type {router.type} needs the pattern host-proxy")
+        if blue.target_group or green.target_group:
+            raise ValueError(
+                "colors: a target_group is not for host-proxy; the load balancer before the hosts "
+                "forwards to their proxies, whichever colour is live"
+            )
+        if blue.cluster != green.cluster:
+            raise ValueError("colors: host-proxy needs both colours on the same cluster")
+        if (blue.host_port is None) == (router.container is None):
+            raise ValueError(
+                "either both colours have a host_port (fixed ports), or the router has container "
+                "and container_port (dynamic ports)"
+            )
+        if self.probe and not router.load_balancer:
+            raise ValueError("a probe needs router.load_balancer, through which it asks")
 
 
 def load(text: str, source: str) -> ServiceConfiguration:
@@ -225,9 +311,16 @@ def describe(error: ValidationError) -> list[str]:
     """One line per mistake: ``  colors.blue.host_port: what would be right (got …)``."""
     lines = []
     for mistake in error.errors():
-        path = ".".join(str(part) for part in mistake["loc"]) or "(top level)"
+        path = ".".join(str(part) for part in _keys(mistake["loc"])) or "(top level)"
         lines.append(f"  {path}: {_what_would_be_right(mistake)}")
     return lines
+
+
+def _keys(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """A mistake's place as keys of the file: pydantic adds the router's type after ``router``."""
+    if location[:1] == ("router",) and len(location) > 1:
+        return (location[0], *location[2:])
+    return location
 
 
 def _what_would_be_right(mistake: Any) -> str:
@@ -237,6 +330,8 @@ def _what_would_be_right(mistake: Any) -> str:
     match mistake["type"]:
         case "missing":
             return "is missing"
+        case "union_tag_not_found":
+            return "type is missing: alb, nginx or haproxy"
         case "extra_forbidden":
             return f"is not a known key{got}; see service.schema.json"
         case "value_error":

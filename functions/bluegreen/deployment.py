@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from bluegreen.color import Color
-from bluegreen.configuration import ServiceConfiguration
+from bluegreen.configuration import HostRouter, ServiceConfiguration
 from bluegreen.task_definition import render
 from bluegreen.traffic import Weights
 
@@ -84,7 +84,11 @@ class Snapshot(_Part):
 
 
 class Deployment(_Part):
-    """A planned deployment. Times in epoch seconds."""
+    """A planned deployment. Times in epoch seconds.
+
+    location, test_location, target_groups: only where a load balancer is switched.
+    load_balancer_dns: what a probe asks, "" if there is nothing to ask.
+    """
 
     id: str
     service: str
@@ -97,7 +101,7 @@ class Deployment(_Part):
     to_color: Color
     images: dict[str, str]
     overrides: Overrides
-    location: Location
+    location: Location | None
     test_location: Location | None
     load_balancer_dns: str
     target_groups: dict[Color, str]
@@ -148,10 +152,24 @@ class Deployment(_Part):
         return int(max(counts)) or self.configuration.health.initial_count
 
     @property
+    def on_hosts(self) -> bool:
+        """Whether proxies on the hosts are switched: many places, that come and go."""
+        return isinstance(self.configuration.router, HostRouter)
+
+    @property
+    def margin_seconds(self) -> int:
+        """How long a load balancer may take to follow; the proxies of hosts say what they do."""
+        return 0 if self.on_hosts else self.configuration.drain.margin_seconds
+
+    @property
     def quiet_seconds(self) -> int:
         """From the proof of a switch until the old colour has no more requests in flight."""
-        drain = self.configuration.drain
-        return max(drain.margin_seconds + drain.seconds, self.stickiness_seconds)
+        return max(self.margin_seconds + self.configuration.drain.seconds, self.stickiness_seconds)
+
+
+def is_planned(data: Mapping[str, Any]) -> bool:
+    """Whether PlanDeployment has come to a plan; before, it may wait for what hosts answer."""
+    return "id" in data.get("deployment", {})
 
 
 def parse(data: Mapping[str, Any]) -> Deployment:

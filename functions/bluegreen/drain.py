@@ -17,7 +17,9 @@ class Facts:
 
     quiet_at: when its last request may end. deadline: until when its targets may take to leave;
     stop_deadline: and its tasks to stop. All in epoch seconds. tasks: those of the service that
-    have not stopped yet. new_healthy: healthy targets of the colour that is live.
+    have not stopped yet. new_healthy: healthy targets of the colour that is live. connections: open
+    ones to the old colour, None where nobody counts them. unknown: who does not say whether it
+    still sends requests to the old colour, "" if nobody.
     """
 
     quiet_at: float
@@ -27,6 +29,8 @@ class Facts:
     new_healthy: int
     desired_count: int
     tasks: int
+    connections: int | None = None
+    unknown: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,11 @@ def next_step(facts: Facts, now: float) -> Decision:
         found = "the new colour has no healthy target: the old one stays"
         return Decision("wait" if now < facts.deadline else "fail", found)
     if now < facts.quiet_at:
-        return Decision("wait", f"requests in flight may take another {facts.quiet_at - now:.0f} s")
+        open_ones = f"{facts.connections} connections" if facts.connections else "requests"
+        left = facts.quiet_at - now
+        return Decision("wait", f"{open_ones} in flight may take another {left:.0f} s")
+    if facts.unknown and facts.desired_count > 0:
+        return Decision("wait" if now < facts.deadline else "fail", facts.unknown)
     if facts.desired_count == 0:
         if now >= facts.stop_deadline:
             return Decision("fail", f"{facts.tasks} tasks of the old colour do not stop")
@@ -61,7 +69,8 @@ def next_step(facts: Facts, now: float) -> Decision:
             return Decision("deregister", f"{registered} targets to deregister")
         if facts.targets:
             return Decision("wait", f"{len(facts.targets)} targets are draining")
-    return Decision("stop", f"stopping {facts.tasks} tasks of the old colour")
+    cut = f"; {facts.connections} connections end with them" if facts.connections else ""
+    return Decision("stop", f"stopping {facts.tasks} tasks of the old colour{cut}")
 
 
 def still_registered(targets: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -85,7 +85,7 @@ def tasks(client: ECSClient, slot: ColorSlot) -> list[Mapping[str, Any]]:
     arns = [*task_arns(client, slot, "RUNNING"), *task_arns(client, slot, "STOPPED")]
     return [
         task
-        for batch in _batches(arns, _TASKS_PER_CALL)
+        for batch in batches(arns, _TASKS_PER_CALL)
         for task in client.describe_tasks(cluster=slot.cluster, tasks=batch)["tasks"]
     ]
 
@@ -101,7 +101,7 @@ def container_instances(client: ECSClient, cluster: str) -> list[Mapping[str, An
     arns = [arn for page in pages for arn in page["containerInstanceArns"]]
     return [
         instance
-        for batch in _batches(arns, _INSTANCES_PER_CALL)
+        for batch in batches(arns, _INSTANCES_PER_CALL)
         for instance in client.describe_container_instances(
             cluster=cluster, containerInstances=batch
         )["containerInstances"]
@@ -159,6 +159,7 @@ def _log_tail(
     return []
 
 
-def _batches(items: Sequence[str], size: int) -> Iterator[list[str]]:
+def batches(items: Sequence[str], size: int) -> Iterator[list[str]]:
+    """As many at once as an API takes."""
     for start in range(0, len(items), size):
         yield list(items[start : start + size])

@@ -12,6 +12,8 @@ is part of the contract with statemachine/blue_green_deployment.asl.json::
     ├── TrafficChanged            somebody else changed the traffic; it is left as it is
     ├── IdleColorUnhealthy        the new version did not become, or stay, healthy
     ├── SwitchNotProved           the weights are set but the load balancer does not follow
+    ├── HostNotReady              a host cannot take part in the switch; none was switched
+    ├── HostNotSwitched           a host did not switch with the others; all are put back
     ├── DrainFailed               the old colour did not end; the traffic is not touched
     ├── RollBackIncomplete        the snapshot could not be restored in time
     ├── AwsRefused                AWS said no (permission, validation); trying again will not help
@@ -54,6 +56,14 @@ class IdleColorUnhealthy(BlueGreenError):
 
 
 class SwitchNotProved(BlueGreenError):
+    pass
+
+
+class HostNotReady(BlueGreenError):
+    pass
+
+
+class HostNotSwitched(BlueGreenError):
     pass
 
 

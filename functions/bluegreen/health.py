@@ -37,6 +37,7 @@ class Facts:
     answered, None when the service does not list it (yet: ECS reads are eventually consistent).
     has_health_check: whether a container of the task definition has one; without, ECS says UNKNOWN.
     replaced_by: task definition of a primary deployment made after that one, "" if there is none.
+    wanted_targets: how many targets there have to be.
     tasks: DescribeTasks of that deployment's tasks, running and stopped.
     targets: ``TargetHealthDescriptions`` of the colour's target group.
     events: messages of the service's events since the start, newest first.
@@ -45,6 +46,7 @@ class Facts:
     """
 
     desired: int
+    wanted_targets: int
     deployment: Mapping[str, Any] | None
     tasks: Sequence[Mapping[str, Any]]
     targets: Sequence[Mapping[str, Any]]
@@ -105,8 +107,8 @@ def what_is_missing(facts: Facts) -> str:
         target for target in facts.targets if target["TargetHealth"]["State"] not in LEAVING
     ]
     healthy = [target for target in expected if target["TargetHealth"]["State"] == "healthy"]
-    if len(healthy) < max(facts.desired, 1) or len(healthy) < len(expected):
-        total = max(facts.desired, len(expected))
+    if len(healthy) < max(facts.wanted_targets, 1) or len(healthy) < len(expected):
+        total = max(facts.wanted_targets, len(expected))
         return f"{len(healthy)} of {total} targets healthy" + _targets(expected)
     if facts.probe:
         return f"the probe fails: {facts.probe}"
@@ -127,12 +129,17 @@ def _targets(targets: Sequence[Mapping[str, Any]]) -> str:
                 part for part in (health.get("Reason"), health.get("Description")) if part
             )
             lines.append(
-                f"\n  target {target['Target']['Id']}:{target['Target'].get('Port', '')} "
-                f"is {health['State']}: {why or 'no reason given'}"
+                f"\n  target {_name(target['Target'])} is {health['State']}: "
+                f"{why or 'no reason given'}"
             )
     if len(lines) > _SHOWN:
         lines[_SHOWN:] = [f"\n  and {len(lines) - _SHOWN} more"]
     return "".join(lines)
+
+
+def _name(target: Mapping[str, Any]) -> str:
+    """An address with its port, or a host: what stands for all its ports."""
+    return f"{target['Id']}:{target['Port']}" if "Port" in target else str(target["Id"])
 
 
 def _because(facts: Facts) -> str:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 from bluegreen import ecs, health
 from bluegreen.color import Color
 from bluegreen.deployment import Deployment
-from bluegreen.routers import alb
+from bluegreen.look import Look
 
 if TYPE_CHECKING:
     from mypy_boto3_ecs import ECSClient
-    from mypy_boto3_elbv2 import ElasticLoadBalancingv2Client
     from mypy_boto3_logs import CloudWatchLogsClient
 
 # Stopped tasks whose logs are read: the last ones say what the others said.
@@ -21,8 +20,8 @@ _EXPLAINED = 2
 
 def color_health(
     ecs_client: ECSClient,
-    elbv2: ElasticLoadBalancingv2Client,
     logs: CloudWatchLogsClient,
+    look: Look,
     deployment: Deployment,
     color: Color,
     data: Mapping[str, Any],
@@ -46,13 +45,16 @@ def color_health(
         # Tasks of a service are started by its deployment; others are not this release's.
         if task.get("startedBy") == ecs_deployment_id
     ]
+    # A host that is gone takes its place with it: its task is not missing.
+    desired = min(started["desired_count"], look.tasks_for(started["desired_count"]))
     return health.Facts(
-        desired=started["desired_count"],
+        desired=desired,
+        wanted_targets=look.targets_for(desired),
         deployment=next(
             (one for one in service["deployments"] if one["id"] == ecs_deployment_id), None
         ),
         tasks=tasks,
-        targets=alb.targets(elbv2, deployment.target_groups[color]),
+        targets=look.targets(color),
         has_health_check=data["task_definition"]["has_health_check"],
         replaced_by=primary["taskDefinition"] if replaced else "",
         events=[
@@ -60,7 +62,8 @@ def color_health(
             for event in service.get("events", [])
             if event["createdAt"].timestamp() >= started["started_at"]
         ],
-        died=_deaths(ecs_client, logs, tasks),
+        # Those that went with their host say nothing about the release.
+        died=_deaths(ecs_client, logs, [task for task in tasks if look.has_place_of(task)]),
     )
 
 

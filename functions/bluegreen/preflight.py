@@ -18,7 +18,8 @@ def check_services(
 ) -> None:
     """Each colour's ECS service has to be one that can be driven here.
 
-    services: DescribeServices per colour; groups: target group ARN per colour.
+    services: DescribeServices per colour; groups: target group ARN per colour, none where tasks are
+    reached through a proxy on their host.
     Raises DeploymentRefused with one line per finding.
     """
     findings = []
@@ -39,7 +40,12 @@ def check_services(
         if service.get("schedulingStrategy", "REPLICA") != "REPLICA":
             findings.append(f"{name}: a daemon service has no desired count to set")
         used = [one.get("targetGroupArn") for one in service.get("loadBalancers", [])]
-        if groups[color] not in used:
+        if used and not groups:
+            findings.append(
+                f"{name}: the service registers its tasks with a load balancer, which would send "
+                "requests past the proxies on the hosts"
+            )
+        if groups and groups[color] not in used:
             findings.append(
                 f"{name}: the service does not register its tasks in target group "
                 f"{colors[color].target_group}"

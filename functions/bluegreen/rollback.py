@@ -22,8 +22,12 @@ class Facts:
     """The world as it is.
 
     traffic: weights now; snapshot: weights to restore; ours: every other set of weights that this
-    deployment has meant to write. old_*: the colour that was live, None if there was none.
-    old_wanted: tasks it should have. *_healthy: healthy targets. settled: the load balancer shows
+    deployment has meant to write. unknown: hosts that do not say what theirs are, "" if none.
+    refused: what went wrong when the traffic was to go back, "" if nothing. told: false as long as
+    hosts may still carry out that they switch, and have not been told otherwise.
+    old_*: the colour that was live. old_wanted: tasks it should have; old_targets: healthy targets
+    it should have; old_starting: it still has fewer tasks than the new one where targets do not
+    tell. *_healthy: healthy targets. settled: the load balancer shows
     the restored traffic and requests in flight on the new colour have ended. services_restored:
     both services, their scaling and the test listener are as in the snapshot. Times in epoch
     seconds.
@@ -33,6 +37,7 @@ class Facts:
     snapshot: Weights
     ours: Sequence[Weights]
     old_wanted: int
+    old_targets: int
     old_desired: int
     old_healthy: int
     new_healthy: int
@@ -40,6 +45,10 @@ class Facts:
     settled: bool
     services_restored: bool
     deadline: float
+    unknown: str = ""
+    old_starting: bool = False
+    refused: str = ""
+    told: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,14 +61,9 @@ def next_step(facts: Facts, now: float) -> Decision:
     """Old colour up, traffic back, load balancer quiet, then the rest: in this order."""
     if facts.traffic != facts.snapshot and facts.traffic not in facts.ours:
         return _left_alone(facts, now)
-    if facts.old_desired < facts.old_wanted:
-        return Decision("start_old", f"starting {facts.old_wanted} tasks of the old colour")
-    if facts.old_healthy < facts.old_wanted and facts.old_healthy <= facts.new_healthy:
-        # As long as the new colour serves as well, going back would make things worse.
-        found = f"{facts.old_healthy} of {facts.old_wanted} targets of the old colour healthy"
-        return Decision("wait" if now < facts.deadline else "fail", found)
-    if facts.traffic != facts.snapshot:
-        return Decision("restore_traffic", f"traffic back to {show(facts.snapshot)}")
+    not_back = _traffic(facts, now)
+    if not_back:
+        return not_back
     if not facts.settled:
         if now >= facts.deadline:
             return Decision("fail", "the load balancer does not follow the restored weights")
@@ -69,6 +73,28 @@ def next_step(facts: Facts, now: float) -> Decision:
     if now >= facts.deadline:
         return Decision("fail", "the services do not come back to what they were")
     return Decision("restore_services", "restoring the services")
+
+
+def _traffic(facts: Facts, now: float) -> Decision | None:
+    """What is left to do until all traffic is back where it was; None when nothing is."""
+    if facts.traffic == facts.snapshot and not facts.told:
+        # They may be waiting for the moment of the switch, and a host that boots reads of it.
+        return Decision("restore_traffic", f"traffic stays at {show(facts.snapshot)}")
+    if facts.old_desired < facts.old_wanted:
+        return Decision("start_old", f"starting {facts.old_wanted} tasks of the old colour")
+    if facts.old_starting and now < facts.deadline:
+        return Decision("wait", "the old colour has fewer tasks than the new one")
+    if facts.old_healthy < facts.old_targets and facts.old_healthy <= facts.new_healthy:
+        # As long as the new colour serves as well, going back would make things worse.
+        found = f"{facts.old_healthy} of {facts.old_targets} targets of the old colour healthy"
+        return Decision("wait" if now < facts.deadline else "fail", found)
+    if facts.traffic != facts.snapshot:
+        if facts.refused and now >= facts.deadline:
+            return Decision("fail", f"the traffic does not go back: {facts.refused}")
+        return Decision("restore_traffic", f"traffic back to {show(facts.snapshot)}")
+    if facts.unknown:
+        return Decision("wait" if now < facts.deadline else "fail", facts.unknown)
+    return None
 
 
 def _left_alone(facts: Facts, now: float) -> Decision:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from bluegreen.configuration import AllAtOnce
+from bluegreen.deployment import Deployment
+from bluegreen.traffic import Weights, weights_for
 
 
 def steps(strategy: AllAtOnce) -> list[int]:
@@ -10,3 +15,11 @@ def steps(strategy: AllAtOnce) -> list[int]:
     match strategy:
         case AllAtOnce():
             return [100]
+
+
+def taken(deployment: Deployment, data: Mapping[str, Any]) -> list[Weights]:
+    """The weights of all steps that a deployment has begun. data: ``$``."""
+    if "shift" not in data:
+        return []
+    begun = steps(deployment.configuration.strategy)[: data["shift"]["step"] + 1]
+    return [weights_for(deployment.to_color, percent) for percent in begun]

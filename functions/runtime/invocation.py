@@ -32,6 +32,10 @@ _PASSING = frozenset(
         "TransactionInProgressException",
         "LimitExceededException",
         "ConcurrentUpdateException",
+        # PutParameter, for another change of it that has not ended.
+        "TooManyUpdates",
+        # SendCommand, for a host that was registered a moment ago.
+        "InvalidInstanceId",
     }
 )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bluegreen.routers.hosts import Documents
+
 
 class SettingsError(Exception):
     """The function's environment is incomplete: the template and the code disagree."""
@@ -16,6 +18,7 @@ class Settings:
     settle_seconds: wait after taking a lock over, longer than any function may run.
     parameter_prefix: SSM path of the service configurations.
     state_machine_arn: only where executions are started ("" elsewhere).
+    host_documents: only where hosts are asked or switched.
     """
 
     table: str
@@ -23,6 +26,7 @@ class Settings:
     settle_seconds: int
     parameter_prefix: str
     state_machine_arn: str
+    host_documents: Documents
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -42,4 +46,9 @@ class Settings:
             settle_seconds=int(env["SETTLE_SECONDS"]),
             parameter_prefix=env["SERVICE_PARAMETER_PREFIX"],
             state_machine_arn=env.get("STATE_MACHINE_ARN", ""),
+            host_documents=Documents(
+                report=env.get("HOST_REPORT_DOCUMENT", ""),
+                stage=env.get("HOST_STAGE_DOCUMENT", ""),
+                commit=env.get("HOST_COMMIT_DOCUMENT", ""),
+            ),
         )

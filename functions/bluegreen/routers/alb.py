@@ -6,14 +6,17 @@ published bound. So a switch is written here and proved elsewhere (functions/che
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bluegreen.color import Color
-from bluegreen.configuration import AlbRouter, ColorSlot
+from bluegreen.configuration import AlbRouter, Colors, ColorSlot
 from bluegreen.deployment import Location
 from bluegreen.errors import DeploymentRefused, TrafficChanged
+from bluegreen.look import Asked, Look
+from bluegreen.routers import Survey
 from bluegreen.traffic import (
     TargetGroups,
     Weights,
@@ -37,12 +40,117 @@ class Found:
     test_location: Location | None
 
 
+class Alb:
+    """A Router (bluegreen/routers/__init__.py) for one place of a load balancer."""
+
+    def __init__(
+        self, client: ElasticLoadBalancingv2Client, location: Location, groups: TargetGroups
+    ) -> None:
+        self._client = client
+        self._location = location
+        self._groups = groups
+
+    def look(self, asked: Asked | None, now: float) -> AlbLook:  # noqa: ARG002 - answers at once
+        return AlbLook(self._client, self._location, self._groups)
+
+    def shift(
+        self,
+        progress: Mapping[str, Any] | None,  # noqa: ARG002 - one pass is all it takes
+        expected: Sequence[Weights],
+        weights: Weights,
+        intend: Callable[[], None],
+        now: float,  # noqa: ARG002
+    ) -> dict[str, Any]:
+        intend()
+        write(self._client, self._location, self._groups, expected, weights)
+        return {"status": "shifted"}
+
+    def put_back(
+        self,
+        look: Look,  # noqa: ARG002 - write() looks again
+        expected: Sequence[Weights],
+        weights: Weights,
+        now: float,  # noqa: ARG002
+    ) -> None:
+        write(self._client, self._location, self._groups, expected, weights)
+
+    def refused(self, progress: Mapping[str, Any], now: float) -> str:  # noqa: ARG002
+        return ""
+
+
+class AlbLook:
+    """A Look (bluegreen/look.py) at one place of a load balancer; the calls are made on demand."""
+
+    def __init__(
+        self, client: ElasticLoadBalancingv2Client, location: Location, groups: TargetGroups
+    ) -> None:
+        self._client = client
+        self._location = location
+        self._groups = groups
+
+    @cached_property
+    def _actions(self) -> Sequence[Mapping[str, Any]]:
+        return _actions(self._client, self._location)
+
+    def weights(self) -> Mapping[str, Weights]:
+        return {"the listener": read_weights(self._actions, self._groups)}
+
+    def share(self, color: Color) -> int:
+        return shares(self._actions, self._groups).get(color, 0)
+
+    def targets(self, color: Color) -> list[Mapping[str, Any]]:
+        return targets(self._client, self._groups[color])
+
+    def tasks_for(self, count: int) -> int:
+        return count
+
+    def targets_for(self, tasks: int) -> int:
+        """Each task is a target."""
+        return tasks
+
+    def has_place_of(self, task: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """A task that has died counts, wherever it ran."""
+        return True
+
+    def unknown(self) -> str:
+        """A load balancer that cannot be read is an error of the call."""
+        return ""
+
+    def connections(self, color: Color) -> None:  # noqa: ARG002 - nobody counts them
+        return None
+
+
+def survey(client: ElasticLoadBalancingv2Client, router: AlbRouter, colors: Colors) -> Survey:
+    """Everything that a deployment has to know of the load balancer.
+
+    Raises DeploymentRefused when it is not there, or not fit for one.
+    """
+    groups = {color: find_target_group(client, colors[color]) for color in Color}
+    found = find(client, router)
+    try:
+        weights = read(client, found.location, groups)
+        test_weights = read(client, found.test_location, groups) if found.test_location else None
+    except TrafficChanged as error:
+        raise DeploymentRefused(str(error)) from error
+    check_groups(weights, test_weights)
+    return Survey(
+        traffic=weights,
+        tasks_for=lambda count: count,
+        load_balancer_dns=found.dns,
+        location=found.location,
+        test_location=found.test_location,
+        test_traffic=test_weights,
+        target_groups=groups,
+        stickiness_seconds=read_stickiness(client, found.location),
+        deregistration_seconds=max(
+            read_deregistration_delay(client, arn) for arn in groups.values()
+        ),
+    )
+
+
 def find(client: ElasticLoadBalancingv2Client, router: AlbRouter) -> Found:
     """Look up load balancer, listeners and rule. Raises DeploymentRefused, naming what is not."""
-    try:
-        balancer = client.describe_load_balancers(Names=[router.load_balancer])["LoadBalancers"][0]
-    except client.exceptions.LoadBalancerNotFoundException as error:
-        raise DeploymentRefused(f"there is no load balancer {router.load_balancer!r}") from error
+    balancer = _balancer(client, router.load_balancer)
     if balancer["Type"] != "application":
         raise DeploymentRefused(
             f"load balancer {router.load_balancer!r} is of type {balancer['Type']}, not application"
@@ -75,8 +183,14 @@ def find(client: ElasticLoadBalancingv2Client, router: AlbRouter) -> Found:
     )
 
 
+def find_dns(client: ElasticLoadBalancingv2Client, name: str) -> str:
+    """DNS name of a load balancer. Raises DeploymentRefused."""
+    return str(_balancer(client, name)["DNSName"])
+
+
 def find_target_group(client: ElasticLoadBalancingv2Client, slot: ColorSlot) -> str:
     """ARN of a colour's target group. Raises DeploymentRefused."""
+    assert slot.target_group
     try:
         groups = client.describe_target_groups(Names=[slot.target_group])["TargetGroups"]
     except client.exceptions.TargetGroupNotFoundException as error:
@@ -99,19 +213,6 @@ def read_shares(
 def read_stickiness(client: ElasticLoadBalancingv2Client, location: Location) -> int:
     """Seconds that group stickiness keeps a user on a colour."""
     return stickiness_seconds(_actions(client, location))
-
-
-def expect(
-    client: ElasticLoadBalancingv2Client,
-    location: Location,
-    groups: TargetGroups,
-    expected: Sequence[Weights],
-) -> Weights:
-    """The weights at a place, which have to be one of those expected.
-
-    Raises TrafficChanged, which names both; nothing is overwritten.
-    """
-    return _expected(_actions(client, location), groups, expected)
 
 
 def write(
@@ -204,6 +305,13 @@ def _actions(
         return client.describe_rules(RuleArns=[location.rule_arn])["Rules"][0]["Actions"]
     listeners = client.describe_listeners(ListenerArns=[location.listener_arn])["Listeners"]
     return listeners[0]["DefaultActions"]
+
+
+def _balancer(client: ElasticLoadBalancingv2Client, name: str) -> Mapping[str, Any]:
+    try:
+        return client.describe_load_balancers(Names=[name])["LoadBalancers"][0]
+    except client.exceptions.LoadBalancerNotFoundException as error:
+        raise DeploymentRefused(f"there is no load balancer {name!r}") from error
 
 
 def _rule(client: ElasticLoadBalancingv2Client, listener_arn: str, priority: int) -> str:
