@@ -47,7 +47,7 @@ clean: ## Remove everything that the other targets make
 
 .PHONY: programs
 programs:
-	@tools/install-debian-packages haproxy wrk
+	@tools/install-debian-packages haproxy nginx-light wrk
 
 $(INSTALLED): requirements-dev.txt
 	@tools/make-venv $(PYTHON3) $(VENV) requirements-dev.txt

@@ -17,6 +17,7 @@ from sandbox.settings import (
     BUILD_DIRECTORY,
     LOG_FILE,
     PATTERNS,
+    PROXIES,
     RUNTIMES,
     STATE_FILE,
     SandboxError,
@@ -25,7 +26,6 @@ from sandbox.settings import (
 if TYPE_CHECKING:
     from sandbox.up import Sandbox
 
-PROXIES = ("nginx", "haproxy")
 CONTROL_SECONDS = 180.0
 
 
@@ -46,8 +46,8 @@ def _parser() -> argparse.ArgumentParser:
 
     up = commands.add_parser("up", help="run the sandbox until Ctrl-C")
     up.add_argument("--pattern", default="shifted-ports", help=f"one of {', '.join(PATTERNS)}")
-    up.add_argument("--proxy", help="for the pattern host-proxy, which the sandbox does not have")
-    up.add_argument("--hosts", type=int, default=2, metavar="N", help="container instances")
+    up.add_argument("--proxy", help=f"on every host of host-proxy, one of {', '.join(PROXIES)}")
+    up.add_argument("--hosts", type=int, metavar="N", help="container instances (2; host-proxy: 4)")
     up.add_argument("--runtime", default="process", help=f"one of {', '.join(RUNTIMES)}")
     up.add_argument(
         "--network", default="127.0.1", help="the first three numbers of a loopback /24"
@@ -76,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
         description="propagation_lag seconds=20 | api_error operation=ecs:UpdateService "
         "kind=throttle|error500|lost_answer [times=1] [function=CheckHealthFunction] | "
         "api_error operation=* kind=… each_once=true | traffic_changed_by_others "
-        "weights='{web-blue: 50, web-green: 50}' [before=elasticloadbalancing:ModifyListener]",
+        "weights='{web-blue: 50, web-green: 50}' [before=elasticloadbalancing:ModifyListener] | "
+        "host kind=cannot_stage|broken_configuration|silent|dies|reboots|proxy_restarts host=2 "
+        "[when=now|staged|committing|committed] [ec2=running] | host kind=appears [when=…]",
     )
     fault.add_argument("name", nargs="?")
     fault.add_argument("values", nargs="*", metavar="KEY=VALUE")
@@ -97,13 +99,6 @@ def _up(options: argparse.Namespace) -> int:
     from sandbox.stack import StackError
     from sandbox.up import Sandbox, terminable
 
-    if options.proxy is not None:
-        known = (
-            "are the proxies of the pattern host-proxy"
-            if options.proxy in PROXIES
-            else "is no proxy"
-        )
-        raise SandboxError(f"--proxy {options.proxy}: {known}, which the sandbox does not have yet")
     sandbox = Sandbox(
         pattern=options.pattern,
         hosts=options.hosts,
@@ -111,6 +106,7 @@ def _up(options: argparse.Namespace) -> int:
         runtime=options.runtime,
         build_dir=options.build_dir,
         overrides=_values(options.set),
+        proxy=options.proxy,
     )
     with terminable():
         try:

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,10 @@ from sandbox.images import Images, InvalidImageError
 if TYPE_CHECKING:
     from sandbox.alb.plane import DataPlane
     from sandbox.events import EventBus
+    from sandbox.hosts.faults import HostFaults
     from sandbox.world import World
 
-FAULTS = ("propagation_lag", "api_error", "traffic_changed_by_others")
+FAULTS = ("propagation_lag", "api_error", "traffic_changed_by_others", "host")
 
 
 class Control:
@@ -41,6 +43,7 @@ class Control:
         bus: EventBus,
         images: Images,
         plane: DataPlane,
+        hosts: HostFaults,
         router: Mapping[str, Any],
     ) -> None:
         self._world = world
@@ -48,6 +51,7 @@ class Control:
         self._bus = bus
         self._images = images
         self._plane = plane
+        self._hosts = hosts
         self._router = router
 
     def routes(self) -> dict[tuple[str, str], Route]:
@@ -88,11 +92,12 @@ class Control:
             faults.append(
                 {"name": "propagation_lag", "seconds": self._world.faults.propagation_lag}
             )
-        return faults
+        return faults + self._hosts.shown()
 
     def _clear_faults(self, _body: dict[str, Any]) -> list[dict[str, Any]]:
         self._workflow.clear()
         self._world.faults.clear()
+        self._hosts.clear()
         return []
 
     def _add_fault(self, body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -105,9 +110,10 @@ class Control:
                 self._workflow.add_fault(ApiFault(**given))
                 given.clear()
             case "traffic_changed_by_others":
-                self._others_change_traffic(
-                    given.pop("weights"), given.pop("before", None), given.pop("after", None)
-                )
+                self._others_change_traffic(given)
+            case "host":
+                self._hosts.add(**given)
+                given.clear()
             case _ if name in IMAGE_FAULTS:
                 raise ControlError(
                     f"{name} belongs to an image: python -m sandbox push NAME:TAG --fault {name}"
@@ -118,13 +124,27 @@ class Control:
             raise ControlError(f"{name} has no {', '.join(given)}")
         return self._faults({})
 
-    def _others_change_traffic(self, weights: Any, before: str | None, after: str | None) -> None:
-        """Change the production listener's (or rule's) weights: now, or at a call of the workflow.
+    def _others_change_traffic(self, given: dict[str, Any]) -> None:
+        """Change the weights now, or at a call of the workflow; takes what it knows of ``given``.
 
-        ``weights`` is target group name → weight.
+        Weights are by target group for a listener (or its rule), by colour for proxies on hosts.
         """
+        weights = given.pop("weights", None)
+        before, after = given.pop("before", None), given.pop("after", None)
         if not isinstance(weights, dict) or not weights:
             raise ControlError("traffic_changed_by_others needs weights={target group: weight}")
+        if self._router["type"] == "alb":
+            change = self._change_of_listener(weights)
+        else:
+            change = functools.partial(
+                self._hosts.fleet.change_weights, weights, given.pop("host", None)
+            )
+        if before is None and after is None:
+            change()
+        else:
+            self._workflow.add_interruption(Interruption(before, after, change))
+
+    def _change_of_listener(self, weights: Mapping[str, Any]) -> Callable[[], None]:
         client = self._world.client("elbv2")
         groups = client.describe_target_groups(Names=list(weights))["TargetGroups"]
         arns = {group["TargetGroupName"]: group["TargetGroupArn"] for group in groups}
@@ -148,10 +168,7 @@ class Control:
             rule = next(rule for rule in rules if rule["Priority"] == str(priority))
             client.modify_rule(RuleArn=rule["RuleArn"], Actions=[action])
 
-        if before is None and after is None:
-            change()
-        else:
-            self._workflow.add_interruption(Interruption(before, after, change))
+        return change
 
     def _listener(self, client: Any) -> str:
         balancers = client.describe_load_balancers(Names=[self._router["load_balancer"]])
@@ -167,6 +184,7 @@ class Control:
         return {
             "listeners": self._listeners(),
             "services": self._services(),
+            "hosts": self._hosts.fleet.describe(),
             "targets": self._targets(),
             "executions": self._executions(),
             "faults": self._faults({}),

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sandbox.load import Load, LoadError, Result
-from sandbox.settings import BUILD_DIRECTORY, SandboxError
+from sandbox.settings import BUILD_DIRECTORY, PROXIES, SandboxError
 from sandbox.stack import StackError
 from sandbox.up import Sandbox, terminable
 
@@ -38,6 +38,8 @@ QUICK = {
     "infrastructure.DeregistrationDelaySeconds": 2,
 }
 """The example's times, shortened: nothing but patience is lost."""
+
+OF_PATTERN = {"host-proxy": {"router.lead_seconds": 3}}
 
 
 @dataclass(frozen=True)
@@ -68,21 +70,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demonstration; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m sandbox.demo", description=__doc__)
     parser.add_argument("--pattern", default="shifted-ports")
-    parser.add_argument("--proxy", help="for the pattern host-proxy, which does not exist yet")
+    parser.add_argument("--proxy", help=f"for host-proxy, one of {', '.join(PROXIES)}")
     parser.add_argument("--network", default="127.0.1")
     parser.add_argument("--build-dir", type=Path, default=BUILD_DIRECTORY)
     options = parser.parse_args(arguments)
     console = Console(highlight=False)
-    if options.proxy:
-        console.print(f"demo: proxy {options.proxy}: no pattern of the sandbox has a proxy yet")
-        return 1
     with terminable():
         try:
             sandbox = Sandbox(
                 pattern=options.pattern,
                 network=options.network,
                 build_dir=options.build_dir,
-                overrides=QUICK,
+                overrides={**QUICK, **OF_PATTERN.get(options.pattern, {})},
+                proxy=options.proxy,
             )
             return Demo(sandbox, options.pattern, console).run()
         except (SandboxError, StackError, LoadError) as error:

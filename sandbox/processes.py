@@ -93,18 +93,29 @@ class ProcessRuntime:
         self._output = OutputReader()
         self._running: set[ProcessContainer] = set()
         self._launched: list[subprocess.Popen[bytes]] = []
+        self._launching = threading.Lock()
 
-    def launch(self, command: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Start a program of the sandbox itself; it ends with the sandbox as containers do.
+    def launch(
+        self,
+        command: Sequence[str],
+        output: int | IO[bytes],
+        environment: Mapping[str, str] | None = None,
+        errors: int = subprocess.STDOUT,
+    ) -> subprocess.Popen[bytes]:
+        """Start a program that is no container; it ends with the sandbox as containers do.
 
-        The caller stops it before ``close``. Raises CannotStartError.
+        It gets the environment that is given, or else the sandbox's own. The caller stops it before
+        ``close``. Raises CannotStartError.
         """
-        for process in [p for p in self._launched if p.poll() is not None]:
-            self._launched.remove(process)
-            self._guard.remove(process.pid)
-        process = start_process(command, os.environ, output)
-        self._guard.add(process.pid)
-        self._launched.append(process)
+        process = start_process(
+            command, os.environ if environment is None else environment, output, errors
+        )
+        with self._launching:
+            self._guard.add(process.pid)
+            for ended in [p for p in self._launched if p.poll() is not None]:
+                self._launched.remove(ended)
+                self._guard.remove(ended.pid)
+            self._launched.append(process)
         return process
 
     def start(self, spec: ContainerSpec) -> ProcessContainer:
@@ -289,6 +300,7 @@ def start_process(
     command: Sequence[str],
     environment: Mapping[str, str],
     output: int | IO[bytes] = subprocess.PIPE,
+    errors: int = subprocess.STDOUT,
 ) -> subprocess.Popen[bytes]:
     """Start ``command`` in a session of its own; the kernel kills it when the caller's thread ends.
 
@@ -302,7 +314,7 @@ def start_process(
         env=dict(environment),
         stdin=subprocess.DEVNULL,
         stdout=output,
-        stderr=subprocess.STDOUT,
+        stderr=errors,
         start_new_session=True,
     )
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD_DIRECTORY = ROOT / "build"
-PATTERNS = ("shifted-ports",)
+PATTERNS = ("shifted-ports", "host-proxy")
+PROXIES = ("nginx", "haproxy")
 RUNTIMES = ("process",)
+MAX_HOSTS = 99
 STATE_FILE = "sandbox.json"
 LOG_FILE = "sandbox.log"
 

@@ -55,7 +55,7 @@ def load(path: Path) -> Template:
     The places of code and definitions stay what they are in the file: paths relative to it.
     Raises StackError with all of SAM's complaints.
     """
-    template: Template = yaml_parse(path.read_text())
+    template: Template = _included(yaml_parse(path.read_text()), path.parent)
     if template.get("Transform") != SAM_TRANSFORM:
         return template
     places = _replace_local_paths(template)
@@ -241,6 +241,24 @@ class Stack:
                 yield name, [item.strip() for item in str(value).split(",")]
             else:
                 yield name, str(value)
+
+
+def _included(value: Any, folder: Path) -> Any:
+    """A part of a template with the files in it that AWS::Include names, relative to ``folder``."""
+    if isinstance(value, list):
+        return [_included(item, folder) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"Fn::Transform"}:
+        transform = value["Fn::Transform"]
+        if transform.get("Name") != "AWS::Include":
+            raise StackError(f"Fn::Transform {transform.get('Name')}: the sandbox has AWS::Include")
+        place = folder / transform["Parameters"]["Location"]
+        try:
+            return yaml_parse(place.read_text())
+        except OSError as error:
+            raise StackError(f"AWS::Include {place}: {error.strerror}") from error
+    return {key: _included(item, folder) for key, item in value.items()}
 
 
 def _replace_local_paths(template: Template) -> dict[str, str]:

@@ -24,18 +24,24 @@ from typing import Any, Self
 
 import yaml
 
-from sandbox import alb, ecs, executions
+from sandbox import alb, ecs, executions, ssm
 from sandbox.aws import CONTROL, AwsServer
 from sandbox.control import Control
 from sandbox.events import EventBus
 from sandbox.functions import LambdaRuntime
+from sandbox.hosts import ec2
+from sandbox.hosts.faults import HostFaults
+from sandbox.hosts.fleet import Fleet
+from sandbox.hosts.setup import Setup, setup_of
 from sandbox.images import Images
 from sandbox.processes import ProcessRuntime
 from sandbox.resources import Resources
 from sandbox.settings import (
     BUILD_DIRECTORY,
     LOG_FILE,
+    MAX_HOSTS,
     PATTERNS,
+    PROXIES,
     ROOT,
     RUNTIMES,
     STATE_FILE,
@@ -47,7 +53,10 @@ from sandbox.world import World
 LOG = logging.getLogger(__name__)
 STACK_NAME = "ecs-bluegreen"
 PARAMETER_PREFIX = "/bluegreen/services"
-PROGRAMS = ("haproxy", "setpriv")
+PROGRAMS = {"haproxy": "haproxy", "setpriv": "util-linux", "nginx": "nginx-light"}
+"""What the sandbox starts, and the Debian package it is in."""
+
+HOSTS = {"shifted-ports": 2, "host-proxy": 4}
 STACKS = ("template", "infrastructure")
 LONGEST_PATH = 70
 ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -56,39 +65,47 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 class Sandbox:
     """A running sandbox, from ``start`` (or ``with``) to ``stop``.
 
-    ``hosts`` is the number of container instances; ``network`` the first three numbers of the
-    loopback /24 that everything but the APIs listens in. ``overrides`` change the example's service
-    configuration by dotted path (``{"bake.seconds": 1}``); with ``template.`` before it a name is a
-    parameter of template.yaml, with ``infrastructure.`` one of infrastructure.yaml.
-    ``build_dir`` gets sandbox.json and the logs. Raises SandboxError.
+    ``hosts`` is the number of container instances (else what suits the pattern), ``proxy`` what is
+    on each of them (``nginx`` or ``haproxy``; for the pattern host-proxy only); ``network`` the
+    first three numbers of the loopback /24 that everything but the APIs listens in. ``overrides``
+    change the example's service configuration by dotted path (``{"bake.seconds": 1}``); with
+    ``template.`` before it a name is a parameter of template.yaml, with ``infrastructure.`` one of
+    infrastructure.yaml. ``build_dir`` gets sandbox.json and the logs. Raises SandboxError.
     """
 
     def __init__(
         self,
         pattern: str = "shifted-ports",
-        hosts: int = 2,
+        hosts: int | None = None,
         network: str = "127.0.1",
         runtime: str = "process",
         build_dir: Path = BUILD_DIRECTORY,
         overrides: Mapping[str, Any] | None = None,
+        proxy: str | None = None,
     ) -> None:
         if pattern not in PATTERNS:
             raise SandboxError(f"pattern {pattern}: the sandbox has {', '.join(PATTERNS)} so far")
         if runtime not in RUNTIMES:
             raise SandboxError(f"runtime {runtime}: the sandbox has {', '.join(RUNTIMES)} so far")
-        if not 1 <= hosts <= 99:
-            raise SandboxError(f"{hosts} hosts: between 1 and 99 have room in the network")
-        for program in PROGRAMS:
-            if shutil.which(program) is None:
-                raise SandboxError(f"{program} is missing: apt-get install haproxy util-linux")
+        if proxy is not None and (pattern != "host-proxy" or proxy not in PROXIES):
+            raise SandboxError(
+                f"proxy {proxy}: it is for the pattern host-proxy, one of {', '.join(PROXIES)}"
+            )
+        self._hosts = HOSTS[pattern] if hosts is None else hosts
+        if not 1 <= self._hosts <= MAX_HOSTS:
+            raise SandboxError(f"{hosts} hosts: 1 to {MAX_HOSTS} have room in the network")
         self.build_dir = build_dir.resolve()
         self._network = network
-        self._hosts = tuple(f"{network}.{number}" for number in range(1, hosts + 1))
         self._example = ROOT / "examples" / pattern
         self._text, self._parameters = _overridden(
-            (self._example / "service.yaml").read_text(), overrides or {}
+            (self._example / "service.yaml").read_text(),
+            {**(overrides or {}), **({"router.type": proxy} if proxy else {})},
         )
         self._configuration: dict[str, Any] = yaml.safe_load(self._text)
+        self._setup = setup_of(self._configuration)
+        for program in ("haproxy", "setpriv", *([self._setup.proxy] if self._setup else [])):
+            if shutil.which(program) is None:
+                raise SandboxError(f"{program} is missing: apt-get install {PROGRAMS[program]}")
         self._cleanup = ExitStack()
 
     def __enter__(self) -> Self:
@@ -106,21 +123,29 @@ class Sandbox:
     @property
     def description(self) -> dict[str, Any]:
         """What sandbox.json says of the running sandbox."""
-        router = self._configuration["router"]
+        port, test_port = self._ports
         url = f"http://{self.world.load_balancer_address}"
-        test_port = router.get("test_port")
         return {
             "aws_endpoint": self.world.aws_endpoint,
             "region": self.world.region,
             "account_id": self.world.account_id,
             "state_machine_arn": self.outputs["StateMachineArn"],
             "service": self._configuration["service"],
-            "url": f"{url}:{router['port']}/",
+            "url": f"{url}:{port}/",
             "test_url": f"{url}:{test_port}/" if test_port else None,
             "mackerel_url": None,
             "network": self._network,
             "control_url": self.world.aws_endpoint + CONTROL,
+            "hosts": [host.address for host in self.fleet.hosts()],
         }
+
+    @property
+    def _ports(self) -> tuple[int, int | None]:
+        """The ports of the listener and, where there is one, of the test listener."""
+        router = self._configuration["router"]
+        if self._setup is None:
+            return int(router["port"]), router.get("test_port")
+        return int((router.get("load_balancer") or router)["port"]), None
 
     def start(self) -> None:
         """Start everything and write sandbox.json; after a failure nothing is left."""
@@ -143,7 +168,7 @@ class Sandbox:
     def _start(self) -> None:
         self.build_dir.mkdir(parents=True, exist_ok=True)
         self._start_log()
-        work = _work_directory()
+        work = _work_directory(self._setup)
         self._cleanup.callback(shutil.rmtree, work, ignore_errors=True)
         server = AwsServer()
         self._cleanup.callback(server.stop)
@@ -163,6 +188,11 @@ class Sandbox:
         self._cleanup.callback(scheduler.join)
         plane = alb.install(self.world, containers.launch)
         self._cleanup.callback(plane.join)
+        self.fleet = Fleet(self.world, containers, scheduler.instances, self._setup)
+        self._cleanup.callback(self.fleet.join)
+        ec2.install(self.fleet.launched, self.fleet.terminated)
+        host_faults = HostFaults(self.world, self.fleet, self._setup.proxy if self._setup else None)
+        ssm.install(self.world, self.fleet).watcher = host_faults
         code = work / "functions"
         shutil.copytree(ROOT / "functions", code, ignore=shutil.ignore_patterns("__pycache__"))
         functions = LambdaRuntime(self.world, code, logging.getLogger("sandbox.function").info)
@@ -177,7 +207,13 @@ class Sandbox:
             *(function.logical_id for function in functions.functions.values()),
         }
         control = Control(
-            self.world, server.workflow, bus, self.images, plane, self._configuration["router"]
+            self.world,
+            server.workflow,
+            bus,
+            self.images,
+            plane,
+            host_faults,
+            self._configuration["router"],
         )
         server.front.routes = control.routes()
         self._write_description()
@@ -192,17 +228,23 @@ class Sandbox:
         self.outputs = deployer.outputs()
         with ThreadPoolExecutor(max_workers=1) as background:
             warm = background.submit(functions.warm)
+            parameters = self._parameters["infrastructure"]
+            if self._setup is not None:
+                parameters = {
+                    "InstallDocument": deployer.created["HostInstallDocument"].ref,
+                    "Proxy": self._setup.proxy,
+                    "HostPorts": "dynamic" if self._setup.dynamic else "fixed",
+                    **parameters,
+                }
             infrastructure = Stack(
-                service,
-                load(self._example / "infrastructure.yaml"),
-                self.world,
-                self._parameters["infrastructure"],
+                service, load(self._example / "infrastructure.yaml"), self.world, parameters
             )
             infrastructure.create(Resources(self.world, functions, service, ROOT).create)
             self.world.client("ssm").put_parameter(
                 Name=f"{PARAMETER_PREFIX}/{service}", Value=self._text, Type="String"
             )
             warm.result()
+            self.fleet.wait_until_booted()
 
     def _start_log(self) -> None:
         handler = logging.FileHandler(self.build_dir / LOG_FILE, mode="w")
@@ -224,9 +266,8 @@ class Sandbox:
 
     def _check_network(self) -> None:
         """Raise SandboxError when the load balancer's ports are taken, by another sandbox say."""
-        router = self._configuration["router"]
         address = f"{self._network}.200"
-        for port in (router["port"], router.get("test_port")):
+        for port in self._ports:
             if port is None:
                 continue
             with socket.socket() as probe:
@@ -272,15 +313,20 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _work_directory() -> Path:
-    """A new temporary directory, in a place where the path of a UNIX socket in it is not too long.
+def _work_directory(setup: Setup | None) -> Path:
+    """A new temporary directory that everybody who has to can use, in /tmp if need be.
 
-    Such a path has at most 107 bytes, of which haproxy needs some for a temporary name.
+    The path of a UNIX socket, in it or in a host's directory, has at most 107 bytes, of which
+    haproxy needs some for a temporary name. Workers of a proxy that root starts run as nobody and
+    have to get through to their host's directory.
     """
-    path = tempfile.mkdtemp(prefix="ecs-bluegreen-")
-    if len(os.fsencode(path)) <= LONGEST_PATH:
-        return Path(path)
-    Path(path).rmdir()
+    path = Path(tempfile.mkdtemp(prefix="ecs-bluegreen-"))
+    socket_directory = path if setup is None else path / f"h{MAX_HOSTS}" / setup.service
+    short = len(os.fsencode(socket_directory)) <= LONGEST_PATH
+    is_open = all(parent.stat().st_mode & 0o001 for parent in path.parents)
+    if short and (is_open or setup is None or os.geteuid() != 0):
+        return path
+    path.rmdir()
     return Path(tempfile.mkdtemp(prefix="ecs-bluegreen-", dir="/tmp"))
 
 

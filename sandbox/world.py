@@ -40,8 +40,8 @@ class Faults:
 class World:
     """One running sandbox, as its parts see it.
 
-    ``network`` is the first three numbers of a loopback /24, such as ``127.0.1``; ``hosts`` are
-    the addresses of the container instances in it. ``aws_endpoint`` is the base URL of the AWS
+    ``network`` is the first three numbers of a loopback /24, such as ``127.0.1``; ``hosts`` is how
+    many container instances there are at first. ``aws_endpoint`` is the base URL of the AWS
     APIs. ``work_directory`` is a temporary directory that is removed at the end; ``log_directory``
     stays. ``publish`` sends one event (with at least source, detail-type, resources and detail;
     the rest is filled in) through EventBridge's default bus. ``stopping`` is set once, when
@@ -49,7 +49,7 @@ class World:
     """
 
     network: str
-    hosts: tuple[str, ...]
+    hosts: int
     aws_endpoint: str
     work_directory: Path
     log_directory: Path

@@ -2,8 +2,8 @@
 
 ``install`` puts ``api.EcsResponse`` in the place of moto's operations. ``control`` is what they do,
 ``definitions`` keeps task definitions, ``services`` schedules services, ``tasks`` moves tasks
-through their life, ``placement`` finds room on the container instances, ``shapes`` is what the API
-shows, ``model`` what is kept.
+through their life, ``placement`` finds room on the container instances, ``instances`` is what their
+agents tell, ``shapes`` is what the API shows, ``model`` what is kept.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from moto.ecs.models import EC2ContainerServiceBackend, ecs_backends
 from sandbox.ecs.api import EcsResponse
 from sandbox.ecs.control import Control
 from sandbox.ecs.definitions import TaskDefinitions
+from sandbox.ecs.instances import Instances
 from sandbox.ecs.model import State
 from sandbox.ecs.scaling import ScalingBackend
 from sandbox.ecs.services import ServiceScheduler
@@ -43,6 +44,7 @@ class Scheduler:
         self._state = state
         self._runner = runner
         self._runtime = runtime
+        self.instances = Instances(world, state)
         self.services: ServiceScheduler
         self._thread = threading.Thread(target=self._run, name="ecs-scheduler", daemon=True)
 
@@ -66,7 +68,8 @@ class Scheduler:
     def _tick(self) -> None:
         for task in list(self._state.tasks.values()):
             before = None
-            while task.last_status is not before:  # the quick steps at once
+            # The quick steps at once; nothing is known of tasks whose agent is not heard of.
+            while task.connected and task.last_status is not before:
                 before = task.last_status
                 self._runner.advance(task)
             if task.stopped and time.monotonic() - task.stopped_since > KEPT_SECONDS:

@@ -39,6 +39,7 @@ class StopCode(StrEnum):
     ESSENTIAL_CONTAINER_EXITED = "EssentialContainerExited"
     USER_INITIATED = "UserInitiated"
     SERVICE_SCHEDULER_INITIATED = "ServiceSchedulerInitiated"
+    TERMINATION_NOTICE = "TerminationNotice"
 
 
 @dataclass
@@ -129,6 +130,11 @@ class Task:
     def active(self) -> bool:
         """Whether it counts for its service: nobody wants it to stop."""
         return self.desired_status == "RUNNING"
+
+    @property
+    def connected(self) -> bool:
+        """Whether the agent that runs it is heard of."""
+        return self.instance is None or bool(self.instance.agent_connected)
 
     @property
     def stopped(self) -> bool:

@@ -50,7 +50,7 @@ def task_shape(task: Task) -> dict[str, Any]:
         "attachments": copy.deepcopy(task.attachments),
         "attributes": [{"name": "ecs.cpu-architecture", "value": "x86_64"}],
         "clusterArn": task.cluster_arn,
-        "connectivity": "CONNECTED",
+        "connectivity": "CONNECTED" if task.connected else "DISCONNECTED",
         "containers": [_container_shape(task, container) for container in task.containers],
         "cpu": str(needs.cpu),
         "desiredStatus": task.desired_status,

@@ -1,0 +1,80 @@
+"""Rules, schedules, queues, topics and alarms."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+from sandbox.events import check_target, next_run
+from sandbox.resources.api import Creator, Maker, Properties
+from sandbox.stack import Created
+
+
+def _rule(make: Maker, logical_id: str, properties: Properties) -> Created:
+    targets = properties.pop("Targets", [])
+    for target in targets:
+        check_target(target["Arn"])
+    if "ScheduleExpression" in properties:
+        next_run(properties["ScheduleExpression"], datetime.now(UTC))
+    if "EventPattern" in properties:
+        properties["EventPattern"] = json.dumps(properties["EventPattern"])
+    name = properties.pop("Name", make.name(logical_id))
+    answer = make.call("events", "PutRule", properties, Name=name)
+    make.call("events", "PutTargets", {"Rule": name, "Targets": targets})
+    return Created(name, {"Arn": answer["RuleArn"]})
+
+
+def _schedule(make: Maker, logical_id: str, properties: Properties) -> Created:
+    check_target(properties["Target"]["Arn"])
+    next_run(properties["ScheduleExpression"], datetime.now(UTC))
+    name = properties.pop("Name", make.name(logical_id))
+    answer = make.call("scheduler", "CreateSchedule", properties, Name=name)
+    return Created(name, {"Arn": answer["ScheduleArn"]})
+
+
+def _queue(make: Maker, logical_id: str, properties: Properties) -> Created:
+    name = properties.pop("QueueName", make.name(logical_id))
+    attributes = {
+        key: json.dumps(value) if isinstance(value, (dict, bool)) else str(value)
+        for key, value in properties.items()
+    }
+    url = make.call("sqs", "CreateQueue", {}, QueueName=name, Attributes=attributes)["QueueUrl"]
+    arn = f"arn:aws:sqs:{make.world.region}:{make.world.account_id}:{name}"
+    return Created(url, {"Arn": arn, "QueueName": name, "QueueUrl": url})
+
+
+def _queue_policy(make: Maker, logical_id: str, properties: Properties) -> Created:
+    policy = json.dumps(properties["PolicyDocument"])
+    for url in properties["Queues"]:
+        make.call("sqs", "SetQueueAttributes", {}, QueueUrl=url, Attributes={"Policy": policy})
+    return Created(make.name(logical_id))
+
+
+def _topic(make: Maker, logical_id: str, properties: Properties) -> Created:
+    name = properties.pop("TopicName", make.name(logical_id))
+    tags = properties.pop("Tags", [])
+    attributes = {key: str(value) for key, value in properties.items()}
+    answer = make.call("sns", "CreateTopic", {"Tags": tags}, Name=name, Attributes=attributes)
+    return Created(answer["TopicArn"], {"TopicArn": answer["TopicArn"], "TopicName": name})
+
+
+def _subscription(make: Maker, _logical_id: str, properties: Properties) -> Created:
+    return Created(make.call("sns", "Subscribe", properties)["SubscriptionArn"])
+
+
+def _alarm(make: Maker, logical_id: str, properties: Properties) -> Created:
+    name = properties.pop("AlarmName", make.name(logical_id))
+    make.call("cloudwatch", "PutMetricAlarm", properties, AlarmName=name)
+    arn = f"arn:aws:cloudwatch:{make.world.region}:{make.world.account_id}:alarm:{name}"
+    return Created(name, {"Arn": arn})
+
+
+CREATORS: dict[str, Creator] = {
+    "AWS::Events::Rule": _rule,
+    "AWS::Scheduler::Schedule": _schedule,
+    "AWS::SQS::Queue": _queue,
+    "AWS::SQS::QueuePolicy": _queue_policy,
+    "AWS::SNS::Topic": _topic,
+    "AWS::SNS::Subscription": _subscription,
+    "AWS::CloudWatch::Alarm": _alarm,
+}
