@@ -7,7 +7,12 @@ from typing import Any
 
 from bluegreen import health, observe, probe, strategy
 from bluegreen.deployment import Deployment, parse
-from bluegreen.errors import HostNotSwitched, IdleColorUnhealthy, SwitchNotProved
+from bluegreen.errors import (
+    HostNotSwitched,
+    IdleColorUnhealthy,
+    SwitchNotProved,
+    TrafficChanged,
+)
 from bluegreen.look import Asked, Look, asked_before, differing, some, without_question
 from bluegreen.pace import wait_seconds
 from bluegreen.traffic import show, weights_for
@@ -75,6 +80,10 @@ def _late(deployment: Deployment, look: Look, shift: Mapping[str, Any]) -> list[
         else deployment.snapshot.traffic
     )
     wanted = weights_for(deployment.to_color, shift["percent"])
+    if changed := look.switched_after(shift.get("generation", 0)):
+        raise TrafficChanged(
+            f"{some(changed)}: switched by somebody else after this deployment had; left as it is"
+        )
     return differing(look.weights(), wanted, [before] if deployment.on_hosts else [])
 
 

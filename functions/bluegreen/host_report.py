@@ -1,10 +1,11 @@
 """What the hosts report, as a look at the traffic. Pure.
 
 A report is the JSON that ``ecs-bluegreen-host report`` prints (hosts/ecs_bluegreen_host.py):
-``weights`` as the running proxy says, ``answers`` per colour ("" when it answers on this host, else
-what was wrong), ``connections`` per colour (null when they cannot be counted), ``running`` ("" or
-why not), ``restored`` (false from the host's boot until it has read its weights), and what the
-proxy was configured for (``proxy``, ``protocol``, ``port``, ``ports``, ``dynamic``).
+``weights`` and ``generation`` as the running proxy says, ``answers`` per colour ("" when it answers
+on this host, else what was wrong), ``connections`` per colour (null when they cannot be counted),
+``running`` ("" or why not), ``restored`` (false from the host's boot until it has read its
+weights), and what the proxy was configured for (``proxy``, ``protocol``, ``port``, ``ports``,
+``dynamic``).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from bluegreen.fleet import NOT_ASKED, Answer, Host
 from bluegreen.look import some
 from bluegreen.traffic import Weights
 
-_KEYS = frozenset({"weights", "answers", "connections", "running", "restored"})
+_KEYS = frozenset({"generation", "weights", "answers", "connections", "running", "restored"})
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class HostLook:
             for instance_id, report in self.reports().items()
             if report["restored"]
         }
+
+    def switched_after(self, generation: int) -> list[str]:
+        """Hosts that somebody has switched after the switch of this generation."""
+        return [
+            instance_id
+            for instance_id, report in self.reports().items()
+            if int(report["generation"]) > generation
+        ]
 
     def share(self, color: Color) -> int:
         """The largest weight of a colour on any host."""

@@ -27,6 +27,9 @@ class Look(Protocol):
     def weights(self) -> Mapping[str, Weights]:
         """The weights at each place that has some of its own."""
 
+    def switched_after(self, generation: int) -> list[str]:
+        """Places that somebody has switched after the switch of this generation."""
+
     def share(self, color: Color) -> int:
         """The largest weight that a colour has at any place, whatever else there is."""
 

@@ -95,6 +95,10 @@ class AlbLook:
     def weights(self) -> Mapping[str, Weights]:
         return {"the listener": read_weights(self._actions, self._groups)}
 
+    def switched_after(self, generation: int) -> list[str]:  # noqa: ARG002
+        """A listener has no generations: its weights are compared."""
+        return []
+
     def share(self, color: Color) -> int:
         return shares(self._actions, self._groups).get(color, 0)
 

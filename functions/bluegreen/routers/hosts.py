@@ -136,6 +136,7 @@ class Hosts:
                 spread = host_switch.spread_ms(answers)
                 return {
                     "status": "shifted",
+                    "generation": switch.generation,
                     "reason": f"{decision.reason}, within {spread} ms of each other",
                 }
             case "wait":
