@@ -54,7 +54,7 @@ ANSWER_SECONDS = 1.0
 VERIFY_SECONDS = 3.0
 """How long a proxy may take to show a switch; it may be in the middle of a restart."""
 LOCK_SECONDS = 20.0
-READY_SECONDS = 0.25
+READY_SECONDS = 1.0
 """So long before the moment of a switch its last preparations begin."""
 NAP_SECONDS = 0.004
 """The last sleep before the moment: the shorter a sleep, the more exact its end."""
@@ -79,7 +79,7 @@ MOMENT = r"[0-9]{10}\.[0-9]{3}"
 PORT = "[0-9]{1,5}"
 ADDRESS = r"[0-9]{1,3}(\.[0-9]{1,3}){3}"
 CONTAINER = "[A-Za-z0-9_-]{0,255}"
-HEALTH_PATH = "/[A-Za-z0-9._~/%?=&+-]{0,254}"
+HEALTH_PATH = "/[A-Za-z0-9._~/?=+-]{0,254}"
 HOME = "/[A-Za-z0-9._/-]{1,200}"
 
 GENERATION_NAME = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,6}))?")
@@ -1301,11 +1301,12 @@ def commit(arguments: argparse.Namespace) -> dict[str, Any]:
     # Others may work on this host until shortly before.
     sleep_until(at - READY_SECONDS)
     with host.locked():
-        done = committed(host, order)
-        if done:
-            return done
-        order.check_weights(look(host, host.current())[0])
-        switched_at = switch(host, order.state(host), at, not_after)
+        with prompt():
+            done = committed(host, order)
+            if done:
+                return done
+            order.check_weights(look(host, host.current())[0])
+            switched_at = switch(host, order.state(host), at, not_after)
         verify(host)
         host.tidy()
     return {
@@ -1358,13 +1359,12 @@ def switch(host: Host, state: State, at: float, not_after: float | None) -> floa
         def tell() -> None:
             return None
 
-    with prompt():
-        sleep_until(at)
-        check_time(not_after)
-        replace()
-        with contextlib.suppress(OSError):
-            tell()
-        switched_at = round(time.time(), 4)
+    sleep_until(at)
+    check_time(not_after)
+    replace()
+    with contextlib.suppress(OSError):
+        tell()
+    switched_at = round(time.time(), 4)
     sync(host.folder)
     write(directory / "switched_at", f"{switched_at:.4f}\n")
     return switched_at
@@ -1381,7 +1381,7 @@ def sleep_until(moment: float) -> None:
 
 @contextlib.contextmanager
 def prompt() -> Iterator[None]:
-    """Be woken up before all that computes on this machine, where the system lets us."""
+    """Go before all that computes on this machine, its tasks say, where the system lets us."""
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     except OSError:
@@ -1428,7 +1428,7 @@ def restore(arguments: argparse.Namespace) -> dict[str, Any]:
             f"the switch is {at - time.time():.0f} s ahead; is the clock of this host right?"
         )
     sleep_until(at - READY_SECONDS)
-    with host.locked():
+    with host.locked(), prompt():
         current = host.current()
         if current.generation < order.generation:
             switch(host, order.state(host), at, None)
