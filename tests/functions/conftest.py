@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from moto import mock_aws
 
+from tests.functions.host_world import HostWorld
 from tests.functions.site import Site
 from tests.functions.world import REGION, Account, World
 
@@ -21,6 +22,14 @@ def account() -> Iterator[Account]:
 @pytest.fixture
 def world(account: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     made = World(monkeypatch, account).build()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def hosts(account: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostWorld]:
+    """As world, with a proxy on each of three hosts."""
+    made = HostWorld(monkeypatch, account).build()
     yield made
     made.close()
 

@@ -198,7 +198,7 @@ def test_12_a_live_colour_that_scaled_out_meanwhile_is_matched_before_it_loses_i
     world.scale(BLUE, 5)
     assert check(world, data) == {
         "status": "outgrown",
-        "reason": "the live colour has 5 tasks by now, the idle one 2",
+        "reason": "5 tasks are needed by now, the idle colour has 2",
     }
     data["idle"] = world.run("start_idle_color", data)
     assert world.service(GREEN)["desiredCount"] == 5

@@ -8,15 +8,16 @@ were put in, and a target group's health is what the test says.
 from __future__ import annotations
 
 import contextlib
+import copy
 import datetime
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import boto3
 import pytest
@@ -76,6 +77,7 @@ Fault = Literal[
     "lost_answer",
     "concurrent_update",
     "concurrent_revision",
+    "invalid_document",
 ]
 
 
@@ -107,10 +109,13 @@ class Account:
 
 @dataclass
 class World:
-    """now: the functions' clock. health: target states per colour."""
+    """example: the service configuration. now: the functions' clock. health: target states per
+    colour.
+    """
 
     monkeypatch: pytest.MonkeyPatch
     account: Account
+    example: ClassVar[Path] = EXAMPLE
     now: float = START
     health: dict[Color, list[str]] = field(default_factory=dict)
     groups: dict[Color, str] = field(default_factory=dict)
@@ -123,7 +128,7 @@ class World:
 
     # Making it
 
-    def build(self) -> World:
+    def build(self) -> Self:
         for service in _USED:
             get_backend(service)[ACCOUNT][REGION].reset()
         self._environment()
@@ -275,7 +280,7 @@ class World:
 
     def configure(self, **sections: Any) -> None:
         """Store the example's service configuration, some sections of it merged with others."""
-        document = yaml.safe_load(EXAMPLE.read_text())
+        document = copy.deepcopy(_read(self.example))
         for name, values in sections.items():
             document[name] = document[name] | values if isinstance(values, dict) else values
         clients.ssm().put_parameter(
@@ -422,12 +427,21 @@ class World:
         for service, operation in operations:
             self._hook("before-call", service, operation, hook)
 
-    def _hook(self, moment: str, service: str, operation: str, hook: Callable[..., Any]) -> None:
+    def _hook(
+        self,
+        moment: str,
+        service: str,
+        operation: str,
+        hook: Callable[..., Any],
+        *,
+        first: bool = True,
+    ) -> None:
         made = [getattr(clients, service)()] + ([clients.ecs_once()] if service == "ecs" else [])
         for client in made:
             model = client.meta.service_model.service_id.hyphenize()
             event = f"{moment}.{model}.{operation}"
-            client.meta.events.register_first(event, hook)
+            register = client.meta.events.register_first if first else client.meta.events.register
+            register(event, hook)
             self._hooks.append(partial(client.meta.events.unregister, event, hook))
 
     # Running functions
@@ -536,12 +550,19 @@ class World:
         return state["DynamicScalingInSuspended"]
 
 
+@cache
+def _read(example: Path) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(example.read_text())
+    return document
+
+
 def _refusal(kind: str) -> tuple[SimpleNamespace, dict[str, Any]]:
     """What botocore makes of an error's answer: the response, and the error in it."""
     code, status, message = {
         "throttle": ("ThrottlingException", 400, "Rate exceeded"),
         "error500": ("InternalFailure", 500, "an error of AWS"),
         "denied": ("AccessDeniedException", 400, "not authorized to perform this"),
+        "invalid_document": ("InvalidDocument", 400, "the document does not exist"),
         "concurrent_update": ("ConcurrentUpdateException", 400, "there is a pending update"),
         "concurrent_revision": (
             "ClientException",

@@ -46,7 +46,7 @@ def allowed() -> set[tuple[str, str]]:
         (name, action)
         for name, resource in resources.items()
         if resource["Type"] == "AWS::Lambda::Function"
-        for action in _actions(resources[f"{name.removesuffix('Function')}FunctionRole"])
+        for action in _actions(resources, f"{name.removesuffix('Function')}FunctionRole")
     }
 
 
@@ -62,8 +62,16 @@ def test_nothing_is_allowed_that_is_never_called(
     assert allowed - called == set(ONLY_AWS_NEEDS_IT)
 
 
-def _actions(role: Any) -> Iterator[str]:
-    for policy in role["Properties"].get("Policies", []):
-        for statement in policy["PolicyDocument"]["Statement"]:
+def _actions(resources: Any, role: str) -> Iterator[str]:
+    """Of the role itself, and of what it shares with others but for logs and traces."""
+    properties = resources[role]["Properties"]
+    documents = [policy["PolicyDocument"] for policy in properties.get("Policies", [])]
+    documents += [
+        resources[arn["Ref"]]["Properties"]["PolicyDocument"]
+        for arn in properties["ManagedPolicyArns"]
+        if "Ref" in arn and arn["Ref"] != "ObservabilityPolicy"
+    ]
+    for document in documents:
+        for statement in document["Statement"]:
             actions = statement["Action"]
             yield from [actions] if isinstance(actions, str) else actions

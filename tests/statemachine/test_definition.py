@@ -15,7 +15,7 @@ import pytest
 from samtranslator.yaml_helper import yaml_parse
 
 from bluegreen import errors
-from bluegreen.configuration import Bake, Drain, Health, Probe
+from bluegreen.configuration import Bake, Drain, Health, HostRouter, Probe
 from bluegreen.deployment import DeployRequest, RollBackRequest
 from tests.statemachine.definition import (
     FILE,
@@ -71,6 +71,7 @@ BY_DEFAULT = {
     "IsIdleColorStarted": {"waiting"},
     # CheckHealth raises IdleColorUnhealthy instead of answering "failed".
     "IsIdleColorHealthy": {"waiting", "failed"},
+    "IsShifted": {"waiting"},
     "IsBaked": {"waiting"},
     "IsOldColorDrained": {"waiting"},
     "WhichWay": {"roll_back"},
@@ -216,6 +217,8 @@ def test_the_execution_outlives_the_longest_wait() -> None:
 
     longest = (
         2 * most(Health, "deadline_seconds")  # leftovers, then health
+        + 2 * most(HostRouter, "answer_seconds")  # the plan, then all hosts ready
+        + most(HostRouter, "lead_seconds")
         + most(Probe, "timeout_seconds")
         + most(Bake, "seconds")
         + sum(
@@ -446,13 +449,42 @@ def _values(module: ModuleType, value: ast.expr) -> set[str]:
     raise AssertionError(f"{module.__name__}: what can {ast.unparse(value)} be?")
 
 
-def answers(task: str, field: str) -> set[str]:
-    """What a handler can answer under a key: read from its source, or from the type it answers."""
+# What a handler hands on as (a part of) its own answer, and where that is written.
+HANDED_ON = {
+    "waiting": ("bluegreen.look",),
+    "shift": ("bluegreen.routers.alb", "bluegreen.routers.hosts"),
+}
+
+
+def _calls(module: ModuleType) -> set[str]:
+    """The methods that a module calls, by their last name."""
+    return {
+        node.func.attr
+        for node in ast.walk(_tree(module))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+
+
+def _answering(task: str) -> list[ModuleType]:
+    """The modules in which a handler's answers are written, its own first."""
     module = _module(task)
-    written = [value for key, value in _displays(_tree(module)) if key == field]
-    if not written:
-        return _literals(module, field)
-    return {answer for value in written for answer in _values(module, value)}
+    others = [name for call in HANDED_ON if call in _calls(module) for name in HANDED_ON[call]]
+    return [module, *(importlib.import_module(name) for name in others)]
+
+
+def answers(task: str, field: str) -> set[str]:
+    """What a handler can answer under a key: read from the source, or from the type it answers."""
+    module = _module(task)
+    found = {
+        answer
+        for one in _answering(task)
+        for key, value in _displays(_tree(one))
+        if key == field
+        for answer in _values(one, value)
+    }
+    if not found or "document" in _calls(module):
+        found |= _literals(module, field)
+    return found
 
 
 def _compared(choice: str) -> dict[str, set[str]]:
@@ -511,7 +543,8 @@ def test_path_is_answered(name: str, field: str) -> None:
     tasks = DEFINITION.writers(name, path)
     assert tasks
     for task in tasks:
-        assert path.rpartition(".")[2] in {key for key, _ in _displays(_tree(_module(task)))}
+        written = {key for one in _answering(task) for key, _ in _displays(_tree(one))}
+        assert path.rpartition(".")[2] in written
 
 
 def _is_data(node: ast.expr) -> bool:

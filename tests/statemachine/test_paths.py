@@ -30,6 +30,8 @@ ROLL_BACK = {"action": "rollback", "deployment_id": "d-0"}
 RECOVER = {"action": "recover", "deployment_id": "d-0"}
 
 PLANNED = {"id": "d-1", "service": "web", "decision": "deploy", "fencing": 1}
+ASKED = {"asked": {"commands": ["c-1"], "at": 1000.0}, "wait_seconds": 1}
+ASKING = {**ASKED, "decision": "waiting", "since": 1000.0, "reason": "the hosts are being asked"}
 NOTHING_TO_DO = {**PLANNED, "decision": "nothing_to_do"}
 REVISION = {"arn": "arn:aws:ecs:ap-northeast-1:123456789012:task-definition/web:2"}
 LEFTOVERS = {"status": "waiting", "reason": "2 tasks left are stopping", "wait_seconds": 1}
@@ -43,9 +45,14 @@ STARTED = {
 NOT_YET = {"status": "waiting", "reason": "1 of 2 tasks running", "wait_seconds": 7}
 HEALTHY = {"status": "healthy", "reason": "2 of 2 tasks and targets healthy", "wait_seconds": 7}
 OUTGROWN = {"status": "outgrown", "reason": "the live colour has 3 tasks by now"}
+STAGING = {"status": "waiting", "step": 0, "switch": {"phase": "staging"}, "wait_seconds": 2}
+COMMITTING = {**STAGING, "switch": {"phase": "committing"}, "wait_seconds": 3}
 SHIFTED = {"status": "shifted", "step": 0, "percent": 100, "proved_at": None, "wait_seconds": 1}
 BAKING = {**SHIFTED, "status": "waiting", "proved_at": 1010.0, "wait_seconds": 4}
 BAKED = {**BAKING, "status": "baked"}
+# The same step again, for a host that has come meanwhile; and for one that has no task there yet.
+LATE = {**BAKING, "status": "next_step", "reason": "i-4 came later"}
+MORE_HOSTS = {**BAKING, "status": "outgrown", "reason": "there are more hosts than tasks by now"}
 DRAINING = {"status": "waiting", "reason": "2 targets are draining", "since": 1, "wait_seconds": 6}
 DRAINED = {**DRAINING, "status": "done", "reason": "the old colour has ended"}
 RESTORING = {"status": "waiting", "reason": "traffic back", "as_before": True, "wait_seconds": 3}
@@ -57,9 +64,10 @@ PLAN = f"{BEGIN} PlanDeployment IsThereAnythingToDo"
 REGISTER = f"{PLAN} Deploy RegisterTaskDefinition"
 START = "StartIdleColor IsIdleColorStarted"
 HEALTH = "CheckHealth IsIdleColorHealthy"
+SHIFT = "ShiftTraffic IsShifted"
 BAKE = "CheckBake IsBaked"
 DRAIN = "DrainOldColor IsOldColorDrained"
-LIVE = f"{REGISTER} {START} {HEALTH} ShiftTraffic {BAKE} Baked"
+LIVE = f"{REGISTER} {START} {HEALTH} {SHIFT} {BAKE} Baked"
 UNDO = "RollBack IsRolledBack"
 TAKE_OVER = f"{BEGIN} PlanRollBack Settle WhichWay"
 SUCCEED = "RecordOutcome HowDidItEnd Succeeded"
@@ -107,9 +115,11 @@ def deploying(**answers: Sequence[Answer]) -> Script:
     }
 
 
-def failing(state: str, error: Raised, *passes: Answer) -> Script:
-    """A deployment in which a function of the try block raises; passes: RollBack's answers."""
-    broken: list[Answer] = [error]
+def failing(state: str, error: Raised, *passes: Answer, before: Sequence[Answer] = ()) -> Script:
+    """A deployment in which a function of the try block raises, after some answers perhaps;
+    passes: RollBack's answers.
+    """
+    broken: list[Answer] = [*before, error]
     script = dict(deploying(**{state: broken}))
     states = [name for name in script if name != "RecordOutcome"]
     for later in states[states.index(state) + 1 :]:
@@ -187,7 +197,7 @@ SCENARIOS = [
         DEPLOY_WEB,
         deploying(StartIdleColor=[LEFTOVERS, LEFTOVERS, STARTED]),
         f"{REGISTER} {START} WaitForIdleColor {START} WaitForIdleColor {START} {HEALTH} "
-        f"ShiftTraffic {BAKE} Baked {DRAIN} {SUCCEED}",
+        f"{SHIFT} {BAKE} Baked {DRAIN} {SUCCEED}",
         "succeeded",
         slept=[1, 1],
     ),
@@ -195,7 +205,7 @@ SCENARIOS = [
         "the live colour scales out meanwhile",
         DEPLOY_WEB,
         deploying(CheckHealth=[OUTGROWN, HEALTHY], StartIdleColor=[STARTED, STARTED]),
-        f"{REGISTER} {START} {HEALTH} {START} {HEALTH} ShiftTraffic {BAKE} Baked {DRAIN} {SUCCEED}",
+        f"{REGISTER} {START} {HEALTH} {START} {HEALTH} {SHIFT} {BAKE} Baked {DRAIN} {SUCCEED}",
         "succeeded",
     ),
     Scenario(
@@ -203,7 +213,7 @@ SCENARIOS = [
         DEPLOY_WEB,
         deploying(CheckHealth=[NOT_YET, {**NOT_YET, "wait_seconds": 2}, HEALTHY]),
         f"{REGISTER} {START} {HEALTH} WaitForHealth {HEALTH} WaitForHealth {HEALTH} "
-        f"ShiftTraffic {BAKE} Baked {DRAIN} {SUCCEED}",
+        f"{SHIFT} {BAKE} Baked {DRAIN} {SUCCEED}",
         "succeeded",
         slept=[7, 2],
     ),
@@ -211,7 +221,7 @@ SCENARIOS = [
         "the bake is waited for",
         DEPLOY_WEB,
         deploying(CheckBake=[BAKING, BAKING, BAKED]),
-        f"{REGISTER} {START} {HEALTH} ShiftTraffic {BAKE} WaitForBake {BAKE} WaitForBake {BAKE} "
+        f"{REGISTER} {START} {HEALTH} {SHIFT} {BAKE} WaitForBake {BAKE} WaitForBake {BAKE} "
         f"Baked {DRAIN} {SUCCEED}",
         "succeeded",
         slept=[4, 4],
@@ -227,10 +237,65 @@ SCENARIOS = [
                 {**BAKED, "step": 1},
             ],
         ),
-        f"{REGISTER} {START} {HEALTH} ShiftTraffic {BAKE} WaitForBake {BAKE} "
-        f"ShiftTraffic {BAKE} Baked {DRAIN} {SUCCEED}",
+        f"{REGISTER} {START} {HEALTH} {SHIFT} {BAKE} WaitForBake {BAKE} "
+        f"{SHIFT} {BAKE} Baked {DRAIN} {SUCCEED}",
         "succeeded",
         slept=[4],
+    ),
+    Scenario(
+        "hosts are asked before there is a plan",
+        DEPLOY_WEB,
+        deploying(PlanDeployment=[ASKING, {**ASKING, "wait_seconds": 4}, PLANNED]),
+        f"{PLAN} WaitForPlan PlanDeployment IsThereAnythingToDo WaitForPlan "
+        f"{LIVE.removeprefix(BEGIN + ' ')} {DRAIN} {SUCCEED}",
+        "succeeded",
+        slept=[1, 4],
+    ),
+    Scenario(
+        "hosts do not answer before there is a plan",
+        DEPLOY_WEB,
+        {
+            "PlanDeployment": [ASKING, Raised("DeploymentRefused", "host i-2 does not say what")],
+            "RollBack": [NOTHING_RESTORED],
+            "RecordOutcome": record,
+        },
+        f"{PLAN} WaitForPlan PlanDeployment {UNDO} {FAIL}",
+        "refused",
+        "FAILED",
+        "DeploymentRefused",
+        "host i-2 does not say what",
+        slept=[1],
+    ),
+    Scenario(
+        "hosts are switched in several passes",
+        DEPLOY_WEB,
+        deploying(ShiftTraffic=[STAGING, COMMITTING, SHIFTED]),
+        f"{REGISTER} {START} {HEALTH} {SHIFT} WaitForShift {SHIFT} WaitForShift {SHIFT} "
+        f"{BAKE} Baked {DRAIN} {SUCCEED}",
+        "succeeded",
+        slept=[2, 3],
+    ),
+    Scenario(
+        "a host that appears while the others bake is brought in",
+        DEPLOY_WEB,
+        deploying(ShiftTraffic=[SHIFTED, STAGING, SHIFTED], CheckBake=[LATE, BAKED]),
+        f"{REGISTER} {START} {HEALTH} {SHIFT} {BAKE} {SHIFT} WaitForShift {SHIFT} "
+        f"{BAKE} Baked {DRAIN} {SUCCEED}",
+        "succeeded",
+        slept=[2],
+    ),
+    Scenario(
+        "more hosts than tasks while they bake",
+        DEPLOY_WEB,
+        deploying(
+            StartIdleColor=[STARTED, {**STARTED, "desired_count": 3}],
+            CheckHealth=[HEALTHY, HEALTHY],
+            ShiftTraffic=[SHIFTED, SHIFTED],
+            CheckBake=[MORE_HOSTS, BAKED],
+        ),
+        f"{REGISTER} {START} {HEALTH} {SHIFT} {BAKE} {START} {HEALTH} {SHIFT} "
+        f"{BAKE} Baked {DRAIN} {SUCCEED}",
+        "succeeded",
     ),
     Scenario(
         "the drain is waited for",
@@ -301,10 +366,38 @@ SCENARIOS = [
         "found blue 50, green 50\nit is left so",
     ),
     Scenario(
+        "a host is not ready to switch",
+        DEPLOY_WEB,
+        failing("ShiftTraffic", Raised("HostNotReady", "host i-2: nginx -t failed")),
+        f"{REGISTER} {START} {HEALTH} ShiftTraffic {UNDO} {FAIL}",
+        "rolled_back",
+        "FAILED",
+        "HostNotReady",
+        "host i-2: nginx -t failed\nall as before",
+    ),
+    Scenario(
+        "a host does not switch with the others",
+        DEPLOY_WEB,
+        failing(
+            "ShiftTraffic",
+            Raised("HostNotSwitched", "host i-2: too late"),
+            RESTORING,
+            RESTORED,
+            before=[STAGING, COMMITTING],
+        ),
+        f"{REGISTER} {START} {HEALTH} {SHIFT} WaitForShift {SHIFT} WaitForShift ShiftTraffic "
+        f"{UNDO} WaitForRollBack {UNDO} {FAIL}",
+        "rolled_back",
+        "FAILED",
+        "HostNotSwitched",
+        "host i-2: too late\nall as before",
+        slept=[2, 3, 3],
+    ),
+    Scenario(
         "the bake fails",
         DEPLOY_WEB,
         failing("CheckBake", Raised("SwitchNotProved", "the load balancer does not follow")),
-        f"{REGISTER} {START} {HEALTH} ShiftTraffic CheckBake {UNDO} {FAIL}",
+        f"{REGISTER} {START} {HEALTH} {SHIFT} CheckBake {UNDO} {FAIL}",
         "rolled_back",
         "FAILED",
         "SwitchNotProved",
@@ -319,8 +412,7 @@ SCENARIOS = [
             RESTORING,
             Raised("RollBackIncomplete", "the services do not come back"),
         ),
-        f"{REGISTER} {START} {HEALTH} ShiftTraffic CheckBake {UNDO} WaitForRollBack RollBack "
-        f"{FAIL}",
+        f"{REGISTER} {START} {HEALTH} {SHIFT} CheckBake {UNDO} WaitForRollBack RollBack {FAIL}",
         "rollback_incomplete",
         "FAILED",
         "RollBackIncomplete",
@@ -562,6 +654,34 @@ def test_progress_is_kept_from_pass_to_pass(ran: Callable[[str], Run]) -> None:
     assert "drain" not in first
     assert second["drain"] == {**DRAINING, "wait_seconds": 3600}
     assert third["drain"] == DRAINING
+
+
+def test_a_switch_that_is_under_way_goes_on_from_its_last_pass(ran: Callable[[str], Run]) -> None:
+    first, second, third = ran("hosts are switched in several passes").data("ShiftTraffic")
+    assert "shift" not in first
+    assert (second["shift"], third["shift"]) == (STAGING, COMMITTING)
+
+
+def test_hosts_that_are_asked_for_a_plan_are_no_plan_yet(ran: Callable[[str], Run]) -> None:
+    first, second, third = ran("hosts are asked before there is a plan").data("PlanDeployment")
+    assert first == {"request": DEPLOY_WEB}
+    assert second == {**first, "deployment": ASKING}
+    assert third == {**first, "deployment": {**ASKING, "wait_seconds": 4}}
+    run = ran("hosts do not answer before there is a plan")
+    (undo,), (record,) = run.data("RollBack"), run.data("RecordOutcome")
+    assert undo["deployment"] == record["deployment"] == ASKING
+
+
+def test_a_host_that_came_late_is_brought_in_by_the_step_that_was_taken(
+    ran: Callable[[str], Run],
+) -> None:
+    _, again, _ = ran("a host that appears while the others bake is brought in").data(
+        "ShiftTraffic"
+    )
+    assert (again["shift"]["step"], again["shift"]["percent"]) == (SHIFTED["step"], 100)
+    run = ran("more hosts than tasks while they bake")
+    assert run.data("StartIdleColor")[1]["shift"] == MORE_HOSTS
+    assert run.data("ShiftTraffic")[1]["idle"]["desired_count"] == 3
 
 
 def test_failures_are_told_apart(ran: Callable[[str], Run]) -> None:

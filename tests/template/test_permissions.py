@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -12,6 +13,19 @@ from tests.template.model import TEMPLATE, Template
 
 ENI_POLICY = {
     "Fn::Sub": "arn:${AWS::Partition}:iam::aws:policy/service-role/AWSLambdaENIManagementAccess"
+}
+
+LOOK_AT_TRAFFIC = {
+    f"{state}Function"
+    for state in (
+        "PlanDeployment",
+        "StartIdleColor",
+        "CheckHealth",
+        "ShiftTraffic",
+        "CheckBake",
+        "DrainOldColor",
+        "RollBack",
+    )
 }
 
 
@@ -49,15 +63,37 @@ def test_a_role_is_for_its_service_only(template: Template) -> None:
         assert statement["Principal"] == {"Service": f"{service}.amazonaws.com"}, logical_id
 
 
-def test_managed_policies_are_the_own_one_and_lambdas_for_network_interfaces(
+def test_managed_policies_are_the_own_ones_and_lambdas_for_network_interfaces(
     template: Template,
 ) -> None:
     for logical_id, function in template.functions().items():
         policies = template.resource(template.role_of(function))["Properties"]["ManagedPolicyArns"]
         wanted: list[Any] = [{"Ref": "ObservabilityPolicy"}]
+        if logical_id in LOOK_AT_TRAFFIC:
+            wanted.append({"Ref": "HostsPolicy"})
         if "VpcConfig" in function:
             wanted.append({"Fn::If": ["ProbesInVpc", ENI_POLICY, {"Ref": "AWS::NoValue"}]})
         assert policies == wanted, logical_id
+
+
+def test_commands_go_to_instances_that_are_marked_for_it_and_run_our_documents_only(
+    template: Template,
+) -> None:
+    sent = [one for one in template.statements() if "ssm:SendCommand" in one.actions]
+    assert {one.where for one in sent} == {
+        "HostsPolicy",
+        "ShiftTrafficFunctionRole",
+        "RollBackFunctionRole",
+    }
+    for statement in sent:
+        for resource in statement.resources:
+            text = resource["Fn::Sub"]
+            if ":instance/" in text:
+                assert statement.condition == {
+                    "StringEquals": {"ssm:resourceTag/ecs-bluegreen": "host"}
+                }
+            else:
+                assert re.search(r":document/\$\{Host(Report|Stage|Commit)Document\}$", text)
 
 
 def test_every_action_exists(template: Template, knows_resources: dict[str, bool]) -> None:

@@ -11,19 +11,20 @@ import pytest
 import yaml
 
 from bluegreen.color import Color
-from bluegreen.configuration import ServiceConfiguration, load
+from bluegreen.configuration import HostRouter, ServiceConfiguration, load
 from bluegreen.errors import InvalidConfiguration
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = (ROOT / "examples" / "shifted-ports" / "service.yaml").read_text()
+HOST_PROXY = (ROOT / "examples" / "host-proxy" / "service.yaml").read_text()
 
 
-def changed(**changes: Any) -> str:
-    """The example with other values; a key such as ``colors__blue__host_port`` is a path.
+def changed(example: str = EXAMPLE, **changes: Any) -> str:
+    """An example with other values; a key such as ``colors__blue__host_port`` is a path.
 
     None takes the key out.
     """
-    document = copy.deepcopy(yaml.safe_load(EXAMPLE))
+    document = copy.deepcopy(yaml.safe_load(example))
     for path, value in changes.items():
         *parents, last = path.split("__")
         where = document
@@ -113,12 +114,136 @@ def test_every_mistake_is_named_at_once_with_path_value_and_what_would_be_right(
         ({"health__interval_seconds": 301}, "health.interval_seconds"),
         ({"probe__header": "X Color"}, "probe.header"),
         ({"probe__scheme": "https"}, "probe: scheme https needs a host"),
+        (
+            {"colors__green__target_group": None},
+            "(top level): colors.green.target_group is missing: the router alb needs one for each",
+        ),
+        (
+            {"colors__blue__target_group": None, "colors__green__target_group": None},
+            "(top level): colors.blue.target_group is missing; colors.green.target_group is "
+            "missing: the router alb needs one for each colour",
+        ),
+        (
+            {"pattern": "host-proxy"},
+            "(top level): pattern host-proxy needs a router of type nginx or haproxy",
+        ),
+        ({"router__type": "nlb"}, "router: Input tag 'nlb' found using 'type' does not match any"),
+        ({"router__type": None}, "router: type is missing: alb, nginx or haproxy"),
+        ({"router": "alb"}, "router: "),
+        ({"router__rule_prority": 10}, "router.rule_prority: is not a known key (got 10)"),
     ],
 )
 def test_what_contradicts_itself_is_named(changes: dict[str, Any], says: str) -> None:
     lines = mistakes(changed(**changes))
     assert len(lines) == 1
     assert lines[0].startswith("  " + says), lines[0]
+
+
+DYNAMIC = {
+    "colors__blue__host_port": None,
+    "colors__green__host_port": None,
+    "router__container": "web",
+    "router__container_port": 8000,
+}
+
+
+def test_the_example_of_host_proxy_is_a_right_one() -> None:
+    found = load(HOST_PROXY, "service.yaml")
+    assert isinstance(found.router, HostRouter)
+    assert (found.pattern, found.router.type, found.router.port) == ("host-proxy", "nginx", 8080)
+    assert (found.router.probe_port, found.router.test_port) == (8080, None)
+    assert (found.router.lead_seconds, found.router.answer_seconds) == (10, 60)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"router__type": "haproxy"},
+        {"router__type": "haproxy", "router__protocol": "tcp"},
+        DYNAMIC,
+        {"router__load_balancer": None, "probe": None},
+        {"router__protocol": None, "router__lead_seconds": None, "router__answer_seconds": None},
+        {"router__lead_seconds": 1, "router__answer_seconds": 600},
+    ],
+    ids=str,
+)
+def test_what_hosts_may_be_like(changes: dict[str, Any]) -> None:
+    found = load(changed(HOST_PROXY, **changes), "service.yaml")
+    assert isinstance(found.router, HostRouter)
+
+
+def test_a_probe_asks_where_users_do() -> None:
+    behind = changed(HOST_PROXY, router__load_balancer={"name": "web", "port": 443})
+    assert load(behind, "service.yaml").router.probe_port == 443
+    assert load(EXAMPLE, "service.yaml").router.probe_port == 8080
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"pattern": "shifted-ports"},
+            "(top level): a router of type nginx needs the pattern host-proxy",
+        ),
+        (
+            {"router__protocol": "tcp"},
+            "router: protocol tcp needs haproxy: nginx would have to be reloaded",
+        ),
+        (
+            {"colors__blue__target_group": "web-blue"},
+            "(top level): colors: a target_group is not for host-proxy; the load balancer before",
+        ),
+        (
+            {"colors__green__cluster": "shop"},
+            "(top level): colors: host-proxy needs both colours on the same cluster",
+        ),
+        (
+            {"router__container": "web", "router__container_port": 8000},
+            "(top level): either both colours have a host_port (fixed ports), or the router has "
+            "container and container_port (dynamic ports)",
+        ),
+        (
+            {"colors__blue__host_port": None, "colors__green__host_port": None},
+            "(top level): either both colours have a host_port (fixed ports), or the router has",
+        ),
+        (
+            {"router__container": "web"},
+            "router: give container and container_port, or neither",
+        ),
+        (
+            {"colors__green__host_port": None},
+            "colors: give both colours a host_port, or neither",
+        ),
+        (
+            {"router__load_balancer": None},
+            "(top level): a probe needs router.load_balancer, through which it asks",
+        ),
+        ({"router__port": 0}, "router.port: Input should be greater than or equal to 1 (got 0)"),
+        ({"router__port": None}, "router.port: is missing"),
+        ({"router__lead_seconds": 0}, "router.lead_seconds: Input should be greater than or eq"),
+        ({"router__lead_seconds": 61}, "router.lead_seconds: Input should be less than or equal"),
+        ({"router__answer_seconds": 4}, "router.answer_seconds: Input should be greater than or"),
+        ({"router__protocol": "udp"}, "router.protocol: Input should be 'http' or 'tcp' (got 'u"),
+        ({"router__test_port": 8081}, "router.test_port: is not a known key (got 8081)"),
+        ({"router__load_balancer": "web"}, "router.load_balancer: "),
+        ({"router__load_balancer__port": "x"}, "router.load_balancer.port: Input should be a vali"),
+        ({"router__load_balancer__rule": 1}, "router.load_balancer.rule: is not a known key"),
+    ],
+)
+def test_what_hosts_cannot_be_like_is_named_at_its_place(
+    changes: dict[str, Any], says: str
+) -> None:
+    lines = mistakes(changed(HOST_PROXY, **changes))
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("  " + says), lines[0]
+
+
+@pytest.mark.parametrize("service", ["web'; reboot", "$(reboot)", "../web", "web\nx", "WEB", ""])
+def test_a_name_that_a_shell_could_misread_is_refused_before_anything_is_sent(
+    service: str,
+) -> None:
+    [line] = mistakes(changed(HOST_PROXY, service=service))
+    assert line.startswith("  service: String should match pattern")
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,42 @@ def test_a_service_without_tasks_is_still_set_to_none() -> None:
     assert step(replace(OLD, targets=[], tasks=0), 60) == "stop"
 
 
+# Hosts that count connections, or do not say what they do
+
+
+def test_the_connections_that_are_still_open_are_said_while_they_are_waited_for() -> None:
+    found = next_step(replace(OLD, targets=[], connections=12), 20)
+    assert found.reason == "12 connections in flight may take another 30 s"
+    assert step(replace(OLD, targets=[], connections=0), 20) == "wait", "quiet_at says until when"
+
+
+def test_connections_that_outlast_the_time_end_with_the_tasks() -> None:
+    found = next_step(replace(OLD, targets=[], connections=12), QUIET)
+    assert (found.step, found.reason) == (
+        "stop",
+        "stopping 2 tasks of the old colour; 12 connections end with them",
+    )
+    assert next_step(replace(OLD, targets=[], connections=0), QUIET).reason == (
+        "stopping 2 tasks of the old colour"
+    )
+
+
+def test_21_a_host_that_may_still_send_to_the_old_colour_keeps_it_running() -> None:
+    unknown = "host i-2 does not say what it does: SSM says DeliveryTimedOut"
+    deaf = replace(OLD, targets=[], unknown=unknown)
+    for now in (QUIET, DEADLINE - 0.1):
+        found = next_step(deaf, now)
+        assert (found.step, found.reason) == ("wait", unknown)
+    found = next_step(deaf, DEADLINE)
+    assert (found.step, found.reason) == ("fail", unknown)
+
+
+def test_21_an_old_colour_that_is_stopping_does_not_wait_for_what_a_host_says() -> None:
+    stopping = replace(OLD, targets=[], unknown="host i-2 …", desired_count=0)
+    assert next_step(stopping, QUIET).reason == "2 tasks of the old colour are stopping"
+    assert step(replace(stopping, tasks=0), QUIET) == "done"
+
+
 facts = st.builds(
     Facts,
     quiet_at=st.just(QUIET),
@@ -115,6 +151,8 @@ facts = st.builds(
     new_healthy=st.integers(0, 2),
     desired_count=st.integers(0, 3),
     tasks=st.integers(0, 3),
+    connections=st.sampled_from([None, 0, 7]),
+    unknown=st.sampled_from(["", "", "host i-2 does not say what it does"]),
 )
 times = st.sampled_from([0.0, QUIET - 0.1, QUIET, 500.0, DEADLINE - 0.1, DEADLINE, 5000.0])
 
@@ -141,6 +179,14 @@ def test_15_nothing_is_taken_from_the_old_colour_while_the_new_one_has_no_health
 ) -> None:
     if step(facts, now) in ("deregister", "stop"):
         assert facts.new_healthy > 0
+
+
+@given(facts, times)
+def test_21_nothing_is_taken_from_the_old_colour_while_a_host_does_not_say_what_it_does(
+    facts: Facts, now: float
+) -> None:
+    if step(facts, now) in ("deregister", "stop"):
+        assert not facts.unknown
 
 
 @given(facts, times)

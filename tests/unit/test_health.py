@@ -29,6 +29,7 @@ def task(status: str = "RUNNING", **more: str) -> dict[str, str]:
 
 HEALTHY = Facts(
     desired=2,
+    wanted_targets=2,
     deployment={"id": "ecs-svc/2", "status": "PRIMARY", "rolloutState": "IN_PROGRESS"},
     tasks=[task(), task()],
     targets=[target(), target()],
@@ -57,7 +58,7 @@ def test_02_an_empty_target_group_is_not_healthy() -> None:
 
 
 def test_02_an_empty_target_group_is_not_healthy_even_when_nothing_is_wanted() -> None:
-    nothing = replace(HEALTHY, desired=0, tasks=[], targets=[])
+    nothing = replace(HEALTHY, desired=0, wanted_targets=0, tasks=[], targets=[])
     assert verdict(nothing).status == "waiting"
     assert verdict(replace(nothing, tasks=[task()])).status == "waiting"
 
@@ -120,6 +121,30 @@ def test_a_container_with_a_health_check_has_to_pass_it(
         facts = replace(facts, tasks=[task(**health)] * 2)
     facts = replace(facts, has_health_check=has_health_check)
     assert verdict(facts).status == ("healthy" if passes else "waiting")
+
+
+# Targets that are hosts: one for several tasks, or for none
+
+
+def host(state: str = "healthy", **health: str) -> dict[str, Any]:
+    return {"Target": {"Id": "i-1"}, "TargetHealth": {"State": state, **health}}
+
+
+def test_a_host_with_several_tasks_is_one_target() -> None:
+    four_on_two = replace(HEALTHY, desired=4, tasks=[task()] * 4, targets=[host(), host()])
+    assert verdict(four_on_two).status == "healthy"
+    assert verdict(replace(four_on_two, targets=[host()])).reason == "1 of 2 targets healthy"
+    assert verdict(replace(four_on_two, tasks=[task()] * 3)).reason == "3 of 4 tasks running"
+
+
+def test_02_no_host_at_all_is_not_healthy() -> None:
+    assert verdict(replace(HEALTHY, wanted_targets=0, targets=[])).status == "waiting"
+
+
+def test_24_a_host_that_does_not_answer_is_named_without_a_port() -> None:
+    deaf = host("unhealthy", Reason="Host", Description="connection refused")
+    said = verdict(replace(HEALTHY, targets=[host(), deaf])).reason
+    assert said == "1 of 2 targets healthy\n  target i-1 is unhealthy: Host connection refused"
 
 
 # 3: the probe does not replace health, and health does not replace the probe
@@ -308,7 +333,11 @@ def test_never_healthy_without_a_healthy_target_for_each_wanted_task(
     desired: int, running: int, states: list[str], now: float
 ) -> None:
     facts = replace(
-        HEALTHY, desired=desired, tasks=[task()] * running, targets=[target(one) for one in states]
+        HEALTHY,
+        desired=desired,
+        wanted_targets=desired,
+        tasks=[task()] * running,
+        targets=[target(one) for one in states],
     )
     found = verdict(facts, now=now)
     if found.status == "healthy":

@@ -23,6 +23,7 @@ SWITCHED = Facts(
     snapshot=BEFORE,
     ours=[OURS],
     old_wanted=2,
+    old_targets=2,
     old_desired=2,
     old_healthy=2,
     new_healthy=2,
@@ -93,7 +94,9 @@ def test_15_an_old_colour_that_has_the_traffic_back_is_looked_at_before_the_new_
 
 def test_traffic_that_never_moved_asks_nothing_of_the_old_colour() -> None:
     """The deployment has not touched it, and its health is not what failed."""
-    untouched = replace(BACK, old_wanted=0, old_desired=0, old_healthy=0, new_healthy=2)
+    untouched = replace(
+        BACK, old_wanted=0, old_targets=0, old_desired=0, old_healthy=0, new_healthy=2
+    )
     assert step(untouched) == "restore_services"
 
 
@@ -150,8 +153,78 @@ def test_every_set_of_weights_that_the_deployment_meant_to_write_is_its_own() ->
 
 def test_the_very_first_deployment_has_no_old_colour_to_wait_for() -> None:
     nothing: Weights = {BLUE: 0, GREEN: 0}
-    first = replace(SWITCHED, snapshot=nothing, old_wanted=0, old_desired=0, old_healthy=0)
+    first = replace(
+        SWITCHED, snapshot=nothing, old_wanted=0, old_targets=0, old_desired=0, old_healthy=0
+    )
     assert step(first) == "restore_traffic"
+
+
+# Hosts: some do not say what they do, some refuse, and all may have a switch before them
+
+UNKNOWN = "host i-2 does not say what it does: SSM says DeliveryTimedOut"
+
+
+def test_17_a_host_that_does_not_say_is_waited_for_and_named_at_the_deadline() -> None:
+    silent = replace(BACK, unknown=UNKNOWN)
+    assert next_step(silent, 0) == Decision("wait", UNKNOWN)
+    assert next_step(silent, DEADLINE - 0.1).step == "wait"
+    assert next_step(silent, DEADLINE) == Decision("fail", UNKNOWN)
+
+
+def test_17_the_others_go_back_though_one_host_does_not_say() -> None:
+    assert step(replace(SWITCHED, unknown=UNKNOWN)) == "restore_traffic"
+
+
+def test_15_the_new_colour_is_not_stopped_while_a_host_may_still_send_to_it() -> None:
+    for settled in (True, False):
+        for restored in (True, False):
+            silent = replace(BACK, unknown=UNKNOWN, settled=settled, services_restored=restored)
+            assert step(silent) == "wait"
+
+
+def test_15_a_host_that_refused_is_told_again_and_named_at_the_deadline() -> None:
+    refused = replace(SWITCHED, refused="host i-2: too late by 3 s")
+    assert step(refused, DEADLINE - 0.1) == "restore_traffic"
+    assert next_step(refused, DEADLINE) == Decision(
+        "fail", "the traffic does not go back: host i-2: too late by 3 s"
+    )
+    # One that has gone back by another way (its proxy was restarted, say) has gone back.
+    assert step(replace(BACK, refused="host i-2: too late by 3 s")) == "restore_services"
+
+
+def test_15_hosts_that_wait_for_the_moment_of_the_switch_are_told_to_stay() -> None:
+    """The weights are as before on all of them, until that moment comes."""
+    pending = replace(BACK, told=False)
+    assert next_step(pending, 0) == Decision(
+        "restore_traffic", "traffic stays at blue 100, green 0"
+    )
+    for more in (
+        {"unknown": UNKNOWN},
+        {"old_desired": 0, "old_healthy": 0},
+        {"services_restored": True},
+    ):
+        assert step(replace(pending, **more)) == "restore_traffic"
+
+
+def test_05_foreign_weights_are_left_though_the_hosts_were_not_told() -> None:
+    assert step(replace(SWITCHED, traffic=FOREIGN, new_weight=70, told=False)) == "done"
+
+
+def test_17_hosts_on_which_no_colour_could_answer_are_no_reason_to_wait() -> None:
+    """Three tasks are wanted; two hosts can show a healthy target."""
+    crashed = replace(SWITCHED, old_wanted=3, old_targets=2, old_desired=3, old_healthy=2)
+    assert step(replace(crashed, new_healthy=2)) == "restore_traffic"
+    found = next_step(replace(crashed, old_healthy=1), 0)
+    assert found.reason == "1 of 2 targets of the old colour healthy"
+
+
+def test_15_an_old_colour_with_fewer_tasks_than_the_new_one_is_waited_for() -> None:
+    """With dynamic ports a host is one healthy target, with one task of many too."""
+    few = replace(SWITCHED, old_starting=True)
+    found = next_step(few, DEADLINE - 0.1)
+    assert found == Decision("wait", "the old colour has fewer tasks than the new one")
+    assert step(few, DEADLINE) == "restore_traffic"
+    assert step(replace(few, old_desired=0)) == "start_old"
 
 
 @dataclass
@@ -182,6 +255,7 @@ class World:
             snapshot=BEFORE,
             ours=[OURS],
             old_wanted=2,
+            old_targets=2,
             old_desired=self.old_desired,
             old_healthy=self.old_healthy,
             new_healthy=0 if self.restored else self.new_healthy,
