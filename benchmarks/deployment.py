@@ -131,10 +131,15 @@ class Site:
 
     def __init__(self, about: dict[str, Any]) -> None:
         self._about = about
-        self._workflow = boto3.client(
-            "stepfunctions",
-            endpoint_url=about["aws_endpoint"],
-            region_name=about["region"],
+        self._workflow = self.client("stepfunctions")
+
+    def client(self, service: str) -> Any:
+        """A client of its AWS; Any, because its type hangs on the name."""
+        make: Any = boto3.client
+        return make(
+            service,
+            endpoint_url=self._about["aws_endpoint"],
+            region_name=self._about["region"],
             aws_access_key_id="benchmark",
             aws_secret_access_key="benchmark",  # noqa: S106 the sandbox takes any
         )
@@ -190,10 +195,10 @@ def waited(events: Sequence[Any]) -> float:
 
 
 @contextmanager
-def sandbox(network: str) -> Iterator[Site]:
-    """A sandbox of our own, ended with us, however we end."""
+def sandbox(network: str, *options: str) -> Iterator[Site]:
+    """A sandbox of our own, ended with us, however we end; ``options`` are of its ``up``."""
     command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "sandbox", "up"]
-    command += ["--network", network, "--build-dir", str(BUILD_DIRECTORY)]
+    command += ["--network", network, "--build-dir", str(BUILD_DIRECTORY), *options]
     for name, value in SETTINGS.items():
         command += ["--set", f"{name}={value}"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
