@@ -1,22 +1,24 @@
-"""One sandbox for all tests of this folder, and a world in order before each of them."""
+"""One sandbox of each kind for all tests, and a world in order before each of them."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.e2e.running import ROOT, Running, left_over
+from tests.e2e.running_hosts import HOSTS, QUICK, RunningHosts
 
 CALLS = ROOT / "build" / "calls"
+PROXIES = ("nginx", "haproxy")
 
 
 @pytest.fixture(scope="session")
 def networks(worker_id: str) -> tuple[str, str]:
     """Two loopback networks of this worker: for its sandbox, and for one that a test starts."""
-    number = 20 + 2 * int(worker_id.removeprefix("gw") if worker_id != "master" else 0)
+    number = 20 + 2 * _number(worker_id)
     return f"127.0.{number}", f"127.0.{number + 1}"
 
 
@@ -29,17 +31,11 @@ def spare_network(networks: tuple[str, str]) -> str:
 def started(
     tmp_path_factory: pytest.TempPathFactory, networks: tuple[str, str], worker_id: str
 ) -> Iterator[Running]:
-    missing = [program for program in ("haproxy", "wrk") if not shutil.which(program)]
-    if missing:
-        pytest.fail(f"{' and '.join(missing)} missing: run `make test`, which installs them")
+    _require("haproxy", "wrk")
     running = Running(tmp_path_factory.mktemp("sandbox"), networks[0])
     running.start()
     yield running
-    # For tests/least_privilege, which looks at the calls of all workers.
-    CALLS.mkdir(parents=True, exist_ok=True)
-    (CALLS / f"{worker_id}.json").write_text(json.dumps(running.operations()))
-    running.stop()
-    assert left_over(networks[0]) == []
+    _end(running, worker_id)
 
 
 @pytest.fixture
@@ -55,3 +51,56 @@ def sandbox(started: Running) -> Iterator[Running]:
     started.control("DELETE", "faults", {})
     started.wait_until_unlocked()
     started.stop_idle()
+
+
+@pytest.fixture(scope="session")
+def started_hosts(
+    tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Iterator[Callable[[str], RunningHosts]]:
+    """The sandbox of the pattern host-proxy with a proxy; it is started when first asked for."""
+    _require("haproxy", "nginx", "wrk")
+    started: dict[str, RunningHosts] = {}
+
+    def start(proxy: str) -> RunningHosts:
+        if proxy not in started:
+            number = 60 + 2 * _number(worker_id) + PROXIES.index(proxy)
+            options = ["--pattern", "host-proxy", "--proxy", proxy, "--hosts", str(HOSTS)]
+            directory = tmp_path_factory.mktemp(f"sandbox-{proxy}")
+            running = RunningHosts(directory, f"127.0.{number}", QUICK, options)
+            running.start()
+            started[proxy] = running
+        return started[proxy]
+
+    yield start
+    for proxy, running in started.items():
+        _end(running, f"{worker_id}-{proxy}")
+
+
+@pytest.fixture
+def hosts(
+    started_hosts: Callable[[str], RunningHosts], request: pytest.FixtureRequest
+) -> Iterator[RunningHosts]:
+    """Hosts with a live colour, nothing wrong and nothing running; nginx unless a test says."""
+    running = started_hosts(getattr(request, "param", "nginx"))
+    running.put_in_order()
+    yield running
+    running.mend()
+    running.wait_until_unlocked(90)
+
+
+def _number(worker_id: str) -> int:
+    return int(worker_id.removeprefix("gw")) if worker_id != "master" else 0
+
+
+def _require(*programs: str) -> None:
+    missing = [program for program in programs if not shutil.which(program)]
+    if missing:
+        pytest.fail(f"{' and '.join(missing)} missing: run `make test`, which installs them")
+
+
+def _end(running: Running, name: str) -> None:
+    # For tests/least_privilege, which looks at the calls of all workers.
+    CALLS.mkdir(parents=True, exist_ok=True)
+    (CALLS / f"{name}.json").write_text(json.dumps(running.operations()))
+    running.stop()
+    assert left_over(running.network) == []

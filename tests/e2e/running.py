@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -62,18 +62,21 @@ class Ended:
 
 @dataclass
 class Running:
-    """``network`` is its loopback /24; ``settings`` change the service configuration."""
+    """``network`` is its loopback /24; ``settings`` change the service configuration, ``options``
+    are further ones of ``sandbox up``.
+    """
 
     build_dir: Path
     network: str
     settings: dict[str, Any] = field(default_factory=dict)
+    options: Sequence[str] = ()
     _process: subprocess.Popen[str] | None = None
     _about: dict[str, Any] = field(default_factory=dict)
     _names: int = 0
 
     def start(self) -> None:
         command = [sys.executable, "-m", "sandbox", "up", "--network", self.network]
-        command += ["--build-dir", str(self.build_dir)]
+        command += ["--build-dir", str(self.build_dir), *self.options]
         for name, value in {**QUICK, **self.settings}.items():
             command += ["--set", f"{name}={value}"]
         self.build_dir.mkdir(parents=True, exist_ok=True)
@@ -232,9 +235,11 @@ class Running:
             ssm.put_parameter(Name=name, Value=text, Overwrite=True)
 
     @contextmanager
-    def under_load(self) -> Iterator[None]:
-        """Requests all the time; at the end none may have failed."""
-        load = Load(self.url, rate=100)
+    def under_load(self, url: str = "") -> Iterator[None]:
+        """Requests all the time, through the load balancer unless a URL is given; at the end none
+        may have failed.
+        """
+        load = Load(url or self.url, rate=100)
         load.start()
         try:
             yield
