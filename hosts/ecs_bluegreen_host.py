@@ -106,6 +106,9 @@ NGINX_FIXED = """\
                 proxy_pass http://green;
                 break;
             }
+            if (!-f current/state.json) {
+                return 503;
+            }
             proxy_pass http://blue;
         }
 """
@@ -165,6 +168,11 @@ http {
     keepalive_timeout 120s;
     keepalive_requests 100000;
     client_max_body_size 0;
+    # Headers as long as an Application Load Balancer lets through, and as tasks may answer.
+    large_client_header_buffers 8 64k;
+    proxy_buffer_size 64k;
+    proxy_buffers 4 64k;
+    proxy_busy_buffers_size 64k;
     underscores_in_headers on;
 
     proxy_http_version 1.1;
@@ -226,6 +234,8 @@ global
     description @digest@
     stats socket @folder@/haproxy.sock mode 600 level admin
     stats timeout 30s
+    # A request's or an answer's headers have to fit.
+    tune.bufsize 65536
 @user@
 defaults
     mode @protocol@
@@ -348,7 +358,17 @@ class Host:
                 f"{service} is not configured on this host: there is no {folder}/host.json; run the"
                 " install document, or `ecs-bluegreen-host configure`"
             ) from None
-        return cls(folder, Settings(**written))
+        except ValueError as error:
+            raise Refused(
+                f"{folder}/host.json cannot be read: {error}; configure it again"
+            ) from error
+        try:
+            return cls(folder, Settings(**written))
+        except TypeError as error:
+            raise Refused(
+                f"{folder}/host.json is of another version of this program ({error}); run the "
+                "install document again"
+            ) from error
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -1325,6 +1345,12 @@ def committed(host: Host, order: Order) -> dict[str, Any] | None:
             f"generation {order.generation} is older than {current.generation}, which has the "
             "traffic: this command comes too late"
         )
+    newest = max(host.generations())[0]
+    if newest > order.generation:
+        raise Refused(
+            f"generation {order.generation} is older than {newest}, which is staged: another "
+            "switch has begun since"
+        )
     if current.generation < order.generation:
         return None
     if current.weights != order.weights:
@@ -1419,15 +1445,19 @@ def restore(arguments: argparse.Namespace) -> dict[str, Any]:
     host = Host.of(arguments.service)
     wait_until_registered()
     wanted = desired(arguments.service)
+    while wanted is not None:
+        order, at = wanted
+        ahead = at - READY_SECONDS - time.time()
+        if ahead > MAX_AHEAD_SECONDS:
+            raise Refused(f"the switch is {ahead:.0f} s ahead; is the clock of this host right?")
+        if ahead <= 0:
+            break
+        sleep_until(at - READY_SECONDS)
+        # It may have been taken back meanwhile.
+        wanted = desired(arguments.service)
     if wanted is None:
         refresh(host)
         return restored(host, "nothing was deployed yet: what is on disk stays")
-    order, at = wanted
-    if at - time.time() > MAX_AHEAD_SECONDS:
-        raise Refused(
-            f"the switch is {at - time.time():.0f} s ahead; is the clock of this host right?"
-        )
-    sleep_until(at - READY_SECONDS)
     with host.locked(), prompt():
         current = host.current()
         if current.generation < order.generation:
@@ -1449,8 +1479,9 @@ def watch(arguments: argparse.Namespace) -> NoReturn:
         try:
             refresh(host)
             problem = ""
-        except (Refused, OSError) as error:
-            problem = str(error)
+        except (Refused, OSError, ValueError, KeyError, TypeError) as error:
+            # Whatever the agent answers, the next look may be better.
+            problem = f"{type(error).__name__}: {error}"
         if problem != told:
             print(json.dumps({"error": problem}), flush=True)
             told = problem
@@ -1719,6 +1750,8 @@ def answer(arguments: list[str]) -> tuple[int, dict[str, Any]]:
 
 def main(arguments: list[str]) -> int:
     """Print the answer; return the exit status."""
+    # The proxy's workers read what is written here, whoever writes it.
+    os.umask(0o022)
     status, said = answer(arguments)
     print(json.dumps(said))
     return status

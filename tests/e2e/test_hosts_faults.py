@@ -92,10 +92,12 @@ def test_17_a_host_that_is_silent_from_the_start_refuses_the_deployment(
 def test_17_a_host_that_does_not_answer_in_time_is_not_ready(hosts: RunningHosts) -> None:
     before, generations = hosts.world(), _generations(hosts)
     silent = hosts.numbers()[0]
-    hosts.push("silent-staged")
+    hosts.push("silent-staging")
     with hosts.under_load():
-        hosts.fault("host", kind="silent", host=silent, when="staged")
-        ended = hosts.deploy("silent-staged")
+        arn = hosts.start_execution(hosts.request("silent-staging"))
+        hosts.wait_for_state(arn, "ShiftTraffic")
+        hosts.fault("host", kind="silent", host=silent)
+        ended = hosts.wait(arn)
         assert _generations(hosts) == generations, "a host was switched"
     assert_failed(ended, "HostNotReady", hosts.instance(silent), "no answer within 5 s")
     assert hosts.world() == before

@@ -15,23 +15,26 @@ NASTY = ["'", '"', ";id", "$(id)", "`id`", "\nid", "../web", " --port 1", "|id",
 
 
 @pytest.mark.parametrize(
-    ("state", "error"), [("WaitForHealth", "HostNotReady"), ("WaitForBake", "TrafficChanged")]
+    ("moment", "error"), [("health", "HostNotReady"), ("bake", "TrafficChanged")]
 )
 def test_05_weights_changed_on_one_host_are_not_overwritten(
-    hosts: RunningHosts, state: str, error: str
+    hosts: RunningHosts, moment: str, error: str
 ) -> None:
     """Before the switch the host refuses to take part; after it the bake finds them."""
     live = hosts.live()
     changed = hosts.numbers()[1]
     theirs = {live: 70, other(live): 30}
-    tag = f"changed-{state.lower()}"
+    tag = f"changed-{moment}"
     hosts.push(tag)
-    arn = hosts.start_execution(hosts.request(tag))
-    hosts.wait_for_state(arn, state)
-    hosts.set_weights(theirs, host=changed)
-    ended = hosts.wait(arn)
+    with hosts.configured({"bake.seconds": 5, "probe.timeout_seconds": 20}):
+        arn = hosts.start_execution(hosts.request(tag), name=tag)
+        hosts.wait_for_state(arn, "CheckHealth")
+        if moment == "bake":
+            hosts.wait_for(lambda: hosts.record(tag)["phase"] == "baking")
+        hosts.set_weights(theirs, host=changed)
+        ended = hosts.wait(arn)
     assert_failed(ended, error, hosts.instance(changed), "changed by some")
-    assert hosts.record(ended.name)["outcome"] == "traffic_left"
+    assert hosts.record(tag)["outcome"] == "traffic_left"
     assert hosts.weights_by_host()[changed] == theirs
     assert all(running > 0 for _, running in hosts.counts().values()), "both are in use"
     assert "held" not in hosts.lock()

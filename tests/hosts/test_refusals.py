@@ -107,6 +107,16 @@ def test_what_is_older(host: Machine) -> None:
     assert host.get() == (200, "blue")
 
 
+def test_what_is_older_than_what_is_staged(host: Machine) -> None:
+    host.switch(100, 0)
+    lost, recovering = next_generation(), next_generation()
+    host.do("stage", *switch_arguments(lost, 0, 100, "100:0"))
+    host.do("stage", *switch_arguments(recovering, 100, 0, "100:0"))
+    said = host.refused("commit", *switch_arguments(lost, 0, 100, "100:0"), *moments())
+    assert f"generation {lost} is older than {recovering}, which is staged" in said
+    assert host.get() == (200, "blue")
+
+
 def test_the_same_generation_with_other_weights(host: Machine) -> None:
     generation = host.switch(100, 0)
     said = host.refused("commit", *switch_arguments(generation, 0, 100, "100:0"), *moments())
