@@ -26,6 +26,7 @@ This text may not hold two opening braces in a row: SSM would take them for a pa
 
 from __future__ import annotations
 
+import abc
 import argparse
 import contextlib
 import fcntl
@@ -546,7 +547,7 @@ class Running:
     problem: str
 
 
-class Proxy:
+class Proxy(abc.ABC):
     """What nginx and HAProxy are asked to do, each in its own way."""
 
     file_name = ""
@@ -555,37 +556,37 @@ class Proxy:
         self.folder = folder
         self.settings = settings
 
+    @abc.abstractmethod
     def render(self, ports: Ports) -> str:
         """The configuration file."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def test_command(self) -> list[str]:
         """What checks the configuration file without using it."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def run_command(self) -> list[str]:
         """What runs the proxy in the foreground."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def write_generation(self, directory: Path, state: State) -> None:
         """Put into a generation's directory what the proxy reads there."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def fits(self, directory: Path) -> bool:
         """Whether a generation's directory was made for this proxy."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def running(self) -> Running:
         """What the running proxy forwards to."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def ready(self, state: State) -> Callable[[], None]:
         """Do all but the last step of telling the running proxy; the callable does that one."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def connections(self, ports: Ports) -> dict[str, int]:
         """Connections to the tasks of each colour."""
-        raise NotImplementedError
 
     def fault(self) -> str:
         """What is wrong with the configuration file, "" when it is as it should be."""
