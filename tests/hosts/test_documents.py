@@ -171,7 +171,7 @@ def test_install(proxy: str, container: str, tmp_path: Path) -> None:
     text = script("install", **values, **ports)
     for outside in ("/usr/local/bin/", "/etc/systemd/system/"):
         text = text.replace(outside, f"{tmp_path}/")
-    home = tmp_path / "home"
+    home = tmp_path / "h"  # HAProxy's socket below it has to have a short path
     home.mkdir()
     path = f"{tmp_path}:/usr/bin:/bin"
     wrapper = tmp_path / "ecs-bluegreen-host"
