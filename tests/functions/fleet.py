@@ -11,6 +11,7 @@ import heapq
 import itertools
 import json
 import re
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -304,7 +305,8 @@ class Fleet:
         assert body["TimeoutSeconds"] == DELIVERY_TIMEOUT
         now = self._clock()
         command = Command(
-            id=f"00000000-0000-0000-0000-{next(self._number):012}",
+            # Unlike a number also in a world that goes on where another one was kept.
+            id=str(uuid.uuid4()),
             verb=verb,
             order=given,
             sent_at=now,
