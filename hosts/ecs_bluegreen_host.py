@@ -86,31 +86,25 @@ HOME = "/[A-Za-z0-9._/-]{1,200}"
 GENERATION_NAME = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,6}))?")
 
 # `-f` looks at the file system at every request. It takes a path that is relative to the
-# working directory of the workers: half of what it costs is the length of the path. What is there
-# nearly always, all traffic for one colour, is found by the first look or the second, and only a
-# canary needs a bucket. Each `if` ends the search, and a generation holds what makes the answer
-# right whichever look is the first one in it, so a rename between two looks does no harm.
+# working directory of the workers: half of what it costs is the length of the path. One look finds
+# blue when it has all traffic, two find green, which then has all buckets, and a canary's requests
+# take two or three. Each `if` ends the search, and a generation holds what makes the answer right
+# whichever look is the first one in it, so a rename between two looks does no harm.
 NGINX_FIXED = """\
         location / {
             if (-f current/blue) {
                 proxy_pass http://blue;
                 break;
             }
-            if (-f current/green) {
-                proxy_pass http://green;
-                break;
-            }
-            if (-f current/none) {
-                return 503;
-            }
             if (-f current/$bucket) {
                 proxy_pass http://green;
                 break;
             }
-            if (!-f current/state.json) {
-                return 503;
+            if (-f current/served) {
+                proxy_pass http://blue;
+                break;
             }
-            proxy_pass http://blue;
+            return 503;
         }
 """
 NGINX_FIXED_UPSTREAMS = """\
@@ -638,11 +632,12 @@ class Nginx(Proxy):
         if self.settings.dynamic:
             self._write_buckets(directory, state)
             return
-        green = state.weights.get("green")
-        whole = {None: "none", 0: "blue", 100: "green"}
-        if green in whole:
-            (directory / whole[green]).touch()
-        for bucket in range(green or 0):
+        green = state.weights.get("green", 0)
+        if state.weights:
+            (directory / "served").touch()
+            if green == 0:
+                (directory / "blue").touch()
+        for bucket in range(green):
             (directory / str(bucket)).touch()
 
     def _write_buckets(self, directory: Path, state: State) -> None:
