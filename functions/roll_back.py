@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bluegreen import ecs, health, probe, rollback, scaling
+from bluegreen import drain, ecs, health, probe, rollback, scaling
 from bluegreen.color import Color
 from bluegreen.deployment import Deployment, is_planned, parse
 from bluegreen.errors import RollBackIncomplete, TrafficChanged
@@ -23,8 +23,9 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     """Answers ``status`` "waiting", "restored" or "nothing_to_restore", with the reason.
 
     as_before is false when somebody else's traffic was left alone. since, restored_at, proved_at
-    and switch_was_seen carry over from pass to pass; restoring is what hosts have been told (told:
-    that they ever were), and refused what became of it. Raises RollBackIncomplete, LockLost.
+    switch_was_seen and old_started carry over from pass to pass; restoring is what hosts have been
+    told (told: that they ever were), and refused what became of it. Raises RollBackIncomplete,
+    LockLost.
     """
     now, progress = invocation.now, invocation.data.get("rollback", {})
     record = invocation.store.read(invocation.deployment_id)
@@ -90,6 +91,8 @@ def _step(
             old_desired=world.old_desired,
             old_starting=world.old_starting,
             old_healthy=world.old_healthy,
+            old_leaving=world.old_leaving,
+            old_deregistered=world.old_deregistered and not progress.get("old_started", False),
             new_weight=world.new_weight,
             settled=quiet_at is not None and now >= quiet_at,
             services_restored=world.is_restored(),
@@ -104,6 +107,10 @@ def _step(
             raise RollBackIncomplete(decision.reason)
         case "start_old":
             world.start_old()
+        case "register_old":
+            world.register_old()
+        case "stop_old":
+            world.stop_old()
         case "restore_traffic":
             told = True
             restoring = router.put_back(look, record.intents, deployment.snapshot.traffic, now)
@@ -124,6 +131,7 @@ def _step(
         "switch_was_seen": seen,
         "refused": refused,
         "told": told,
+        "old_started": progress.get("old_started", False) or decision.step == "start_old",
         "wait_seconds": wait_seconds(1, now - since),
     } | ({"restoring": restoring} if restoring else {})
 
@@ -158,7 +166,8 @@ class _World:
         self._new = ecs.service(clients.ecs(), self._slots[deployment.to_color])
         self.new_healthy = health.healthy_targets(look.targets(deployment.to_color))
         self.old_wanted = self.old_desired = self.old_healthy = 0
-        self.old_starting = False
+        self.old_leaving = 0
+        self.old_starting = self.old_deregistered = False
         if deployment.from_color is None:
             return
         old = ecs.service(clients.ecs(), self._slots[deployment.from_color])
@@ -180,6 +189,24 @@ class _World:
             self.old_starting = dynamic and agree and short
         else:
             self.old_wanted = look.tasks_for(max(ran, self.new_healthy))
+            self._look_at_old_targets(look.targets(deployment.from_color), old)
+
+    def _look_at_old_targets(
+        self, targets: Sequence[Mapping[str, Any]], old: Mapping[str, Any]
+    ) -> None:
+        """What a drain has taken out of the target group, while the tasks still run."""
+        registered = drain.still_registered(targets)
+        running = self.old_desired >= self.old_wanted <= old["runningCount"]
+        if not running or len(registered) >= self.old_wanted:
+            return
+        # An address cannot come back before its deregistration delay is over:
+        # https://docs.aws.amazon.com/elasticloadbalancing/latest/application/
+        # target-group-register-targets.html
+        self._leaving = [
+            one for one in targets if one not in registered and one["Target"]["Id"].startswith("i-")
+        ]
+        self.old_leaving = len(self._leaving)
+        self.old_deregistered = not registered and not self._leaving
 
     def is_restored(self) -> bool:
         """Whether the new colour's service, both scalings and the test listener are as before."""
@@ -234,6 +261,19 @@ class _World:
             desired_count=self.old_wanted,
             task_definition=self._before[color].task_definition,
         )
+
+    def register_old(self) -> None:
+        """Keep the targets that are draining: their tasks still run."""
+        color = self._deployment.from_color
+        if color is not None:
+            groups = self._deployment.target_groups
+            alb.register(clients.elbv2(), groups[color], self._leaving)
+
+    def stop_old(self) -> None:
+        """End tasks that no load balancer sends to; the next pass starts others."""
+        color = self._deployment.from_color
+        if color is not None:
+            ecs.update(clients.ecs(), self._slots[color], desired_count=0)
 
     def _service_differs(self) -> bool:
         before = self._before[self._deployment.to_color]

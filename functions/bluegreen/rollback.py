@@ -13,7 +13,15 @@ from typing import Literal
 from bluegreen.traffic import Weights, show
 
 Step = Literal[
-    "wait", "start_old", "restore_traffic", "leave_traffic", "restore_services", "fail", "done"
+    "wait",
+    "start_old",
+    "register_old",
+    "stop_old",
+    "restore_traffic",
+    "leave_traffic",
+    "restore_services",
+    "fail",
+    "done",
 ]
 
 
@@ -27,7 +35,9 @@ class Facts:
     hosts may still carry out that they switch, and have not been told otherwise.
     old_*: the colour that was live. old_wanted: tasks it should have; old_targets: healthy targets
     it should have; old_starting: it still has fewer tasks than the new one where targets do not
-    tell. *_healthy: healthy targets. settled: the load balancer shows
+    tell. old_leaving: targets that a drain has deregistered and that can still be kept;
+    old_deregistered: its tasks run, but it has no target any more. *_healthy: healthy targets.
+    settled: the load balancer shows
     the restored traffic and requests in flight on the new colour have ended. services_restored:
     both services, their scaling and the test listener are as in the snapshot. Times in epoch
     seconds.
@@ -47,6 +57,8 @@ class Facts:
     deadline: float
     unknown: str = ""
     old_starting: bool = False
+    old_leaving: int = 0
+    old_deregistered: bool = False
     refused: str = ""
     told: bool = True
 
@@ -84,6 +96,11 @@ def _traffic(facts: Facts, now: float) -> Decision | None:
         return Decision("start_old", f"starting {facts.old_wanted} tasks of the old colour")
     if facts.old_starting and now < facts.deadline:
         return Decision("wait", "the old colour has fewer tasks than the new one")
+    if facts.old_leaving:
+        return Decision("register_old", f"{facts.old_leaving} targets of the old colour stay")
+    if facts.old_deregistered:
+        # ECS registers a task when it starts it, and never again.
+        return Decision("stop_old", "the old colour has no targets any more: it is started anew")
     if facts.old_healthy < facts.old_targets and facts.old_healthy <= facts.new_healthy:
         # As long as the new colour serves as well, going back would make things worse.
         found = f"{facts.old_healthy} of {facts.old_targets} targets of the old colour healthy"

@@ -235,6 +235,40 @@ class Running:
             ssm.put_parameter(Name=name, Value=text, Overwrite=True)
 
     @contextmanager
+    def deregistration_delay(self, color: str, seconds: int) -> Iterator[None]:
+        """Targets of a colour take so long to leave, for a while."""
+        elbv2, arn = self.client("elbv2"), self.target_group(color)
+        key = "deregistration_delay.timeout_seconds"
+        before = {
+            one["Key"]: one["Value"]
+            for one in elbv2.describe_target_group_attributes(TargetGroupArn=arn)["Attributes"]
+        }[key]
+
+        def write(value: str) -> None:
+            elbv2.modify_target_group_attributes(
+                TargetGroupArn=arn, Attributes=[{"Key": key, "Value": value}]
+            )
+
+        write(str(seconds))
+        try:
+            yield
+        finally:
+            write(before)
+
+    def wait_for_target_states(self, color: str, states: set[str], seconds: float = 60) -> None:
+        """Until the targets of a colour have these states."""
+        deadline = time.monotonic() + seconds
+        while (found := self.target_states(color)) != states:
+            assert time.monotonic() < deadline, found
+            time.sleep(0.05)
+
+    def target_states(self, color: str) -> set[str]:
+        targets = self.client("elbv2").describe_target_health(
+            TargetGroupArn=self.target_group(color)
+        )["TargetHealthDescriptions"]
+        return {one["TargetHealth"]["State"] for one in targets}
+
+    @contextmanager
     def under_load(self, url: str = "") -> Iterator[None]:
         """Requests all the time, through the load balancer unless a URL is given; at the end none
         may have failed.

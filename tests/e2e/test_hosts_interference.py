@@ -26,7 +26,7 @@ def test_05_weights_changed_on_one_host_are_not_overwritten(
     theirs = {live: 70, other(live): 30}
     tag = f"changed-{moment}"
     hosts.push(tag)
-    with hosts.configured({"bake.seconds": 5, "probe.timeout_seconds": 20}):
+    with hosts.configured({"bake.seconds": 30, "probe.timeout_seconds": 20}):
         arn = hosts.start_execution(hosts.request(tag), name=tag)
         hosts.wait_for_state(arn, "CheckHealth")
         if moment == "bake":

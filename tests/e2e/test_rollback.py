@@ -51,6 +51,20 @@ def test_a_deployment_is_undone_while_it_still_runs(sandbox: Running, state: str
     sandbox.wait_for_world(before)
 
 
+def test_15_undone_while_the_targets_of_the_old_colour_are_taken_out(sandbox: Running) -> None:
+    """Their tasks still run, but nobody sends to them: they are kept, and get the traffic back."""
+    before, old = sandbox.world(), sandbox.live()
+    sandbox.push("undone-late")
+    with sandbox.deregistration_delay(old, 20), sandbox.under_load():
+        arn = sandbox.start_execution(sandbox.request("undone-late"), name="undone-late")
+        sandbox.wait_for_target_states(old, {"draining"})
+        back = sandbox.roll_back("undone-late")
+        assert back.succeeded, back.cause
+        assert sandbox.wait(arn).error == "LockLost"
+    assert sandbox.record("undone-late")["outcome"] == "rolled_back"
+    sandbox.wait_for_world(before)
+
+
 def test_after_a_failed_deployment_the_one_before_can_still_be_undone(sandbox: Running) -> None:
     version = sandbox.answer()["X-Version"]
     sandbox.push("bad-idea")

@@ -421,6 +421,43 @@ def test_15_by_hand_the_old_colour_is_started_in_full_before_it_gets_traffic(
     assert until_restored(world, data, "undo")["as_before"]
 
 
+def while_it_drains(world: World, site: Site, targets: list[str]) -> dict[str, Any]:
+    """Green is live, and the drain has taken blue's targets out; its tasks still run."""
+    proved(world, site)
+    world.health[BLUE] = targets
+    asked = {"request": {"action": "rollback", "deployment_id": "d-1"}}
+    return serve(site, world.run("plan_roll_back", asked, "undo"))
+
+
+def test_15_by_hand_targets_that_drain_are_kept(world: World, site: Site) -> None:
+    world.target_prefix = "i-0"
+    data = while_it_drains(world, site, ["draining", "draining"])
+    assert roll_back(world, data, "undo")["reason"] == "2 targets of the old colour stay"
+    assert world.health[BLUE] == ["initial", "initial"]
+    assert world.weights() == {BLUE: 0, GREEN: 100}
+    world.health[BLUE] = ["healthy", "healthy"]
+    roll_back(world, data, "undo")
+    assert world.weights() == {BLUE: 100, GREEN: 0}
+    assert until_restored(world, data, "undo")["as_before"]
+
+
+@pytest.mark.parametrize("targets", [[], ["draining", "draining"]], ids=["gone", "addresses"])
+def test_15_by_hand_tasks_whose_targets_cannot_come_back_are_started_anew(
+    world: World, site: Site, targets: list[str]
+) -> None:
+    """ECS registers a task when it starts it; an address must not come back while it drains."""
+    data = while_it_drains(world, site, targets)
+    roll_back(world, data, "undo")
+    assert world.service(BLUE)["desiredCount"] == 0
+    assert world.weights() == {BLUE: 0, GREEN: 100}
+    assert roll_back(world, data, "undo")["reason"] == "starting 2 tasks of the old colour"
+    world.health[BLUE] = []
+    assert roll_back(world, data, "undo")["reason"] == "0 of 2 targets of the old colour healthy"
+    assert world.service(BLUE)["desiredCount"] == 2
+    assert until_restored(world, data, "undo")["as_before"]
+    assert world.weights() == {BLUE: 100, GREEN: 0}
+
+
 def test_15_by_hand_the_old_colour_gets_as_many_tasks_as_the_new_one_has_now(
     world: World, site: Site
 ) -> None:

@@ -110,13 +110,14 @@ class Account:
 @dataclass
 class World:
     """example: the service configuration. now: the functions' clock. health: target states per
-    colour.
+    colour. target_prefix: of the ids of targets, which are addresses unless it begins with "i-".
     """
 
     monkeypatch: pytest.MonkeyPatch
     account: Account
     example: ClassVar[Path] = EXAMPLE
     now: float = START
+    target_prefix: str = "10.0.0"
     health: dict[Color, list[str]] = field(default_factory=dict)
     groups: dict[Color, str] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
@@ -177,7 +178,7 @@ class World:
         def target_health(_: Any, arn: str, _targets: Any) -> list[FakeHealthStatus]:
             return [
                 FakeHealthStatus(
-                    f"10.0.0.{number}",
+                    f"{self.target_prefix}.{number}",
                     "18081",
                     None,
                     state,
@@ -190,10 +191,18 @@ class World:
             for target in targets:
                 self.health[self._color(arn)][int(target["Id"].rsplit(".", 1)[1])] = "draining"
 
+        def register(_: Any, arn: str, targets: list[dict[str, Any]]) -> None:
+            for target in targets:
+                number = int(target["Id"].rsplit(".", 1)[1])
+                if self.health[self._color(arn)][number] == "draining":
+                    assert target["Id"].startswith("i-"), "an address has to wait"
+                    self.health[self._color(arn)][number] = "initial"
+
         self.monkeypatch.setattr(backend, "list_task_definitions", newest_first)
         self.monkeypatch.setattr(backend, "list_tasks", of_service)
         self.monkeypatch.setattr(ELBv2Backend, "describe_target_health", target_health)
         self.monkeypatch.setattr(ELBv2Backend, "deregister_targets", deregister)
+        self.monkeypatch.setattr(ELBv2Backend, "register_targets", register)
 
     def _color(self, group_arn: str) -> Color:
         return next(color for color in Color if self.groups[color] == group_arn)

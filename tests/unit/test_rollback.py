@@ -55,6 +55,17 @@ def test_15_an_old_colour_that_starts_is_waited_for() -> None:
     assert found == Decision("wait", "1 of 2 targets of the old colour healthy")
 
 
+def test_15_targets_of_an_old_colour_that_drains_are_kept() -> None:
+    drains = replace(SWITCHED, old_healthy=0, old_leaving=2)
+    assert next_step(drains, 0) == Decision("register_old", "2 targets of the old colour stay")
+
+
+def test_15_an_old_colour_without_targets_is_started_anew() -> None:
+    gone = replace(SWITCHED, old_healthy=0, old_deregistered=True)
+    assert step(gone) == "stop_old"
+    assert step(replace(gone, old_desired=0)) == "start_old"
+
+
 @pytest.mark.parametrize("new_healthy", [0, 1, 2])
 def test_15_no_traffic_is_sent_to_a_colour_without_a_healthy_target(new_healthy: int) -> None:
     without = replace(SWITCHED, old_healthy=0, new_healthy=new_healthy)

@@ -267,12 +267,22 @@ def deregister(
     client: ElasticLoadBalancingv2Client, group_arn: str, targets: Sequence[Mapping[str, Any]]
 ) -> None:
     """Take targets out of a group; the load balancer lets their requests end first."""
-    client.deregister_targets(
-        TargetGroupArn=group_arn,
-        Targets=[
-            {"Id": target["Target"]["Id"], "Port": target["Target"]["Port"]} for target in targets
-        ],
-    )
+    client.deregister_targets(TargetGroupArn=group_arn, Targets=_ids(targets))
+
+
+def register(
+    client: ElasticLoadBalancingv2Client, group_arn: str, targets: Sequence[Mapping[str, Any]]
+) -> None:
+    """Put targets into a group, again if they are draining:
+    https://docs.aws.amazon.com/elasticloadbalancing/latest/application/
+    target-group-register-targets.html
+    """
+    client.register_targets(TargetGroupArn=group_arn, Targets=_ids(targets))
+
+
+def _ids(targets: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """TargetDescriptions of TargetHealthDescriptions; an address outside the VPC has a zone."""
+    return [target["Target"] for target in targets]
 
 
 def check_groups(weights: Weights, test_weights: Weights | None) -> None:
