@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bluegreen import drain, ecs, health, scaling
+from bluegreen import auto_scaling, compute, drain, ecs, health, scaling
 from bluegreen.deployment import SUSPENDED, Deployment, parse
 from bluegreen.errors import DrainFailed, LockLost, TrafficChanged
 from bluegreen.look import Asked, Look, asked_before, without_question
 from bluegreen.pace import wait_seconds
-from bluegreen.routers import alb
+from bluegreen.routers import listener
 from bluegreen.traffic import show
 from runtime import clients, routers
 from runtime.invocation import Invocation, task
@@ -33,9 +33,8 @@ def handler(invocation: Invocation) -> dict[str, Any]:
             raise
         return _taken_over(invocation)
     since = progress.get("since", now)
-    if "since" not in progress:
-        _hand_scaling_over(deployment)
     if deployment.from_color is None:
+        _hand_scaling_over(deployment)
         return {"status": "done", "reason": "there was no old colour"}
     router = routers.of(deployment, invocation.settings, invocation.data)
     look = router.look(asked_before(progress), now)
@@ -47,12 +46,20 @@ def handler(invocation: Invocation) -> dict[str, Any]:
             f"somebody else has given {deployment.from_color} traffic again (weight {weight}), "
             f"after this deployment had set {show({deployment.to_color: 100})}; it is left running"
         )
+    if not progress.get("handed_over"):
+        # Not before: a colour that has got traffic again keeps its scaling.
+        _hand_scaling_over(deployment)
     # After a recovery nobody knows when the switch was proved: count from now.
     quiet_at = invocation.data.get("shift", {}).get("proved_at", since) + deployment.quiet_seconds
     if look.connections(deployment.from_color) == 0 and not look.unknown():
         # Its requests have been counted: none is left, and none comes any more.
         quiet_at = min(quiet_at, now)
-    answer = {**without_question(progress), "status": "waiting", "since": since}
+    answer = {
+        **without_question(progress),
+        "status": "waiting",
+        "since": since,
+        "handed_over": True,
+    }
     configuration = deployment.configuration.drain
     service = ecs.service(clients.ecs(), deployment.configuration.colors[deployment.from_color])
     warm_seconds = configuration.keep_warm_seconds if service["desiredCount"] > 0 else 0
@@ -68,11 +75,16 @@ def handler(invocation: Invocation) -> dict[str, Any]:
             "wait_seconds": warm_seconds,
         }
     decision = _next_step(deployment, look, service, since, quiet_at, now)
+    reason, is_over = decision.reason, decision.step == "done"
+    if is_over:
+        answer = {**answer, "hosts_since": progress.get("hosts_since", now)}
+        hosts_left = _end_hosts(deployment, answer["hosts_since"], now)
+        reason, is_over = hosts_left or reason, not hosts_left
     pause = configuration.interval_seconds if now < quiet_at else 1
     return {
         **answer,
-        "status": "done" if decision.step == "done" else "waiting",
-        "reason": decision.reason,
+        "status": "done" if is_over else "waiting",
+        "reason": reason,
         "wait_seconds": wait_seconds(pause, now - since, quiet_at - now),
     }
 
@@ -110,12 +122,39 @@ def _next_step(
             raise DrainFailed(f"{deployment.from_color}: {decision.reason}")
         case "deregister":
             group = deployment.target_groups[deployment.from_color]
-            alb.deregister(clients.elbv2(), group, drain.still_registered(targets))
+            listener.deregister(clients.elbv2(), group, drain.still_registered(targets))
         case "stop":
+            if slot.auto_scaling_group:
+                # What else runs there has to leave too: the hosts end next. Before the tasks: a
+                # pass that fails in between is decided on their count again.
+                hosts = auto_scaling.read(clients.autoscaling(), slot.auto_scaling_group).instances
+                ecs.set_hosts(clients.ecs(), slot.cluster, "DRAINING", only=hosts)
             ecs.update(clients.ecs(), slot, desired_count=0)
         case "wait" | "done":
             pass
     return decision
+
+
+def _end_hosts(deployment: Deployment, since: float, now: float) -> str:
+    """What is left of the old colour's hosts, which are told to end; "" when nothing is.
+
+    since: when its tasks had gone, epoch seconds. Raises DrainFailed.
+    """
+    assert deployment.from_color
+    name = deployment.configuration.colors[deployment.from_color].auto_scaling_group
+    if name is None:
+        return ""
+    group = auto_scaling.read(clients.autoscaling(), name)
+    deadline = since + deployment.configuration.drain.deadline_seconds
+    decision = compute.take_down(group, now, deadline)
+    match decision.step:
+        case "ready":
+            return ""
+        case "fail":
+            raise DrainFailed(f"{deployment.from_color}: {decision.reason}")
+        case "empty":
+            auto_scaling.empty(clients.autoscaling(), group)
+    return decision.reason
 
 
 def _taken_over(invocation: Invocation) -> dict[str, Any]:
@@ -137,3 +176,21 @@ def _hand_scaling_over(deployment: Deployment) -> None:
         scaling.write(client, colors[deployment.to_color], old or new)
     if old and deployment.from_color:
         scaling.write(client, colors[deployment.from_color], SUSPENDED)
+    _hand_groups_over(deployment)
+
+
+def _hand_groups_over(deployment: Deployment) -> None:
+    """The same for the groups of the hosts; the old one may become empty from now on."""
+    snapshot, colors = deployment.snapshot.services, deployment.configuration.colors
+    client, old = clients.autoscaling(), deployment.from_color
+    before = snapshot[old or deployment.to_color].group
+    name = colors[deployment.to_color].auto_scaling_group
+    if before is None or name is None:
+        return
+    new_group = auto_scaling.read(client, name)
+    auto_scaling.resize(client, new_group, min_size=before.min_size)
+    auto_scaling.set_suspended(client, new_group, before.suspended)
+    if old and (old_name := colors[old].auto_scaling_group):
+        old_group = auto_scaling.read(client, old_name)
+        auto_scaling.resize(client, old_group, min_size=0)
+        auto_scaling.set_suspended(client, old_group, {*old_group.suspended, *compute.FIGHTING})

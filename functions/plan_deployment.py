@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from bluegreen import capacity, ecr, ecs, preflight, scaling, traffic
+from bluegreen import auto_scaling, capacity, ecr, ecs, preflight, scaling, traffic
 from bluegreen.color import Color
-from bluegreen.configuration import AlbRouter, ServiceConfiguration, describe, load
+from bluegreen.compute import Group
+from bluegreen.configuration import HostRouter, ServiceConfiguration, describe, load
 from bluegreen.deployment import (
     NO_LOCK,
     Deployment,
@@ -22,7 +23,7 @@ from bluegreen.deployment import (
 from bluegreen.errors import InvalidConfiguration, InvalidRequest
 from bluegreen.image import parse as parse_image
 from bluegreen.look import Asked, asked_before
-from bluegreen.routers import Survey, alb, hosts
+from bluegreen.routers import Survey, hosts, listener
 from bluegreen.store import Lock
 from bluegreen.task_definition import images_of, next_revision
 from runtime import clients, routers
@@ -112,8 +113,8 @@ def _survey(
 ) -> Survey | Asked:
     """How the traffic is; Asked when the answer is there at the next pass only."""
     router = configuration.router
-    if isinstance(router, AlbRouter):
-        return alb.survey(clients.elbv2(), router, configuration.colors)
+    if not isinstance(router, HostRouter):
+        return routers.survey(configuration)
     tasks = {color: services[color]["taskDefinition"] for color in Color}
     hosts_router = routers.hosts(configuration, invocation.settings, tasks)
     look = hosts_router.look(asked_before(progress), invocation.now)
@@ -126,7 +127,7 @@ def _survey(
         assert isinstance(asked, Asked)
         return asked
     balancer = router.load_balancer
-    dns = alb.find_dns(clients.elbv2(), balancer.name) if balancer else ""
+    dns = listener.find_dns(clients.elbv2(), balancer.name) if balancer else ""
     return hosts.survey(look, configuration, dns)
 
 
@@ -189,8 +190,20 @@ def _plan(
     live, tags = ecs.task_definition(
         clients.ecs(), services[from_color or to_color]["taskDefinition"]
     )
+    groups = _groups(configuration)
+    if groups:
+        instances = {
+            color: ecs.container_instances(clients.ecs(), configuration.colors[color].cluster)
+            for color in Color
+        }
+        preflight.check_groups(groups, instances, services, from_color)
+        for color in Color:
+            slot = configuration.colors[color]
+            preflight.check_alone(slot, ecs.other_services(clients.ecs(), slot))
     if before.kept_warm(to_color):
         services[to_color] = {**services[to_color], "desiredCount": 0}
+        if groups:
+            groups[to_color] = replace(groups[to_color], min_size=0, desired_capacity=0)
     deployment = Deployment(
         id=invocation.execution_name,
         service=request.service,
@@ -214,7 +227,11 @@ def _plan(
         snapshot=Snapshot(
             traffic=survey.traffic,
             test_traffic=survey.test_traffic,
-            services={color: _snapshot(configuration, color, services[color]) for color in Color},
+            classic_listener=survey.classic_listener,
+            services={
+                color: _snapshot(configuration, color, services[color], groups.get(color))
+                for color in Color
+            },
         ),
         follows=before.changed_by,
     )
@@ -256,14 +273,28 @@ def _environment_differs(configuration: ServiceConfiguration, live: Mapping[str,
     )
 
 
+def _groups(configuration: ServiceConfiguration) -> dict[Color, Group]:
+    """The Auto Scaling groups of the colours' hosts; none where these are shared."""
+    names = {color: configuration.colors[color].auto_scaling_group for color in Color}
+    return {
+        color: auto_scaling.read(clients.autoscaling(), name)
+        for color, name in names.items()
+        if name
+    }
+
+
 def _snapshot(
-    configuration: ServiceConfiguration, color: Color, service: Mapping[str, Any]
+    configuration: ServiceConfiguration,
+    color: Color,
+    service: Mapping[str, Any],
+    group: Group | None,
 ) -> ServiceSnapshot:
     return ServiceSnapshot(
         task_definition=service["taskDefinition"],
         desired_count=service["desiredCount"],
         running_count=service["runningCount"],
         scaling=scaling.read(clients.application_autoscaling(), configuration.colors[color]),
+        group=auto_scaling.snapshot(group) if group else None,
     )
 
 
@@ -274,8 +305,12 @@ def _check_capacity(
     tags: list[dict[str, str]],
     wanted: int,
 ) -> None:
-    """For services on EC2; Fargate and managed scaling bring their own capacity."""
+    """For services on EC2 that share their hosts; Fargate, managed scaling and a colour's own group
+    bring their capacity.
+    """
     slot = deployment.configuration.colors[deployment.to_color]
+    if slot.auto_scaling_group:
+        return
     revision = next_revision(
         live,
         tags,

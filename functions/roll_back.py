@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bluegreen import drain, ecs, health, probe, rollback, scaling
+from bluegreen import auto_scaling, compute, drain, ecs, health, probe, rollback, scaling
 from bluegreen.color import Color
 from bluegreen.deployment import Deployment, is_planned, parse
 from bluegreen.errors import RollBackIncomplete, TrafficChanged
 from bluegreen.look import Asked, Look, asked_before, farthest
 from bluegreen.pace import wait_seconds
-from bluegreen.routers import Router, alb
+from bluegreen.routers import Router, listener
 from bluegreen.store import Record
 from bluegreen.traffic import Weights, show, weights_for
 from runtime import clients, routers
@@ -68,8 +68,7 @@ def _step(
     world = _World(deployment, look, record.intents)
     # Hosts that were never told to switch need not say that they did not.
     unknown = look.unknown() if record.intents else ""
-    # What a load balancer shows is all that there is; a host may have a switch before it.
-    told = progress.get("told", False) or not deployment.on_hosts or not record.intents
+    told = progress.get("told", False) or not deployment.has_hidden_switch or not record.intents
     as_before = world.traffic == deployment.snapshot.traffic and not unknown and told
     since, refused = progress["since"], progress.get("refused", "")
     restored_at = progress.get("restored_at") or (now if as_before else None)
@@ -81,16 +80,18 @@ def _step(
     decision = rollback.next_step(
         rollback.Facts(
             traffic=world.traffic,
+            foreign=world.foreign,
             snapshot=deployment.snapshot.traffic,
             ours=record.intents,
             unknown=unknown,
             refused=refused,
             told=told,
             old_wanted=world.old_wanted,
-            old_targets=look.targets_for(world.old_wanted) if world.old_wanted else 0,
+            old_targets=world.old_targets,
             old_desired=world.old_desired,
             old_starting=world.old_starting,
             old_healthy=world.old_healthy,
+            old_hosts_draining=world.old_hosts_draining,
             old_leaving=world.old_leaving,
             old_deregistered=world.old_deregistered and not progress.get("old_started", False),
             new_weight=world.new_weight,
@@ -101,29 +102,24 @@ def _step(
         ),
         now,
     )
+    reason = decision.reason
+    if decision.step in ("wait", "fail"):
+        reason += world.why_no_hosts(since)
     restoring = None
     match decision.step:
         case "fail":
-            raise RollBackIncomplete(decision.reason)
-        case "start_old":
-            world.start_old()
-        case "register_old":
-            world.register_old()
-        case "stop_old":
-            world.stop_old()
+            raise RollBackIncomplete(reason)
         case "restore_traffic":
             told = True
             restoring = router.put_back(look, record.intents, deployment.snapshot.traffic, now)
-        case "restore_services" | "leave_traffic":
-            world.restore()
         case "done" if not as_before:
             # Somebody else uses the new colour: it is theirs, with its scaling.
             world.restore_scaling()
-        case "wait" | "done":
-            pass
+        case _:
+            world.carry_out(decision.step)
     return {
         "status": "restored" if decision.step == "done" else "waiting",
-        "reason": decision.reason,
+        "reason": reason,
         "as_before": as_before,
         "since": since,
         "restored_at": restored_at,
@@ -157,17 +153,23 @@ class _World:
         self._deployment = deployment
         self._slots = deployment.configuration.colors
         self._before = deployment.snapshot.services
+        self.foreign = False
         try:
             self.traffic = farthest(look.weights(), deployment.snapshot.traffic, intents)
         except TrafficChanged:
             # A maintenance page, or a third group: nobody's weights that we know.
-            self.traffic = {}
+            self.traffic, self.foreign = {}, True
         self.new_weight = look.share(deployment.to_color)
+        self._groups = {
+            color: auto_scaling.read(clients.autoscaling(), name)
+            for color in Color
+            if (name := self._slots[color].auto_scaling_group)
+        }
         self._new = ecs.service(clients.ecs(), self._slots[deployment.to_color])
         self.new_healthy = health.healthy_targets(look.targets(deployment.to_color))
-        self.old_wanted = self.old_desired = self.old_healthy = 0
+        self.old_wanted = self.old_desired = self.old_targets = self.old_healthy = 0
         self.old_leaving = 0
-        self.old_starting = self.old_deregistered = False
+        self.old_starting = self.old_deregistered = self.old_hosts_draining = False
         if deployment.from_color is None:
             return
         old = ecs.service(clients.ecs(), self._slots[deployment.from_color])
@@ -189,6 +191,19 @@ class _World:
             self.old_starting = dynamic and agree and short
         else:
             self.old_wanted = look.tasks_for(max(ran, self.new_healthy))
+        targets = look.targets_for(deployment.from_color, self.old_wanted)
+        if targets is None:
+            # Nobody checks the old colour now: that its tasks run has to do.
+            self.old_targets, self.old_healthy = self.old_wanted, int(old["runningCount"])
+        else:
+            self.old_targets = targets
+        if group := self._groups.get(deployment.from_color):
+            cluster = self._slots[deployment.from_color].cluster
+            self.old_hosts_draining = any(
+                one["status"] == "DRAINING" and one["ec2InstanceId"] in group.in_service
+                for one in ecs.container_instances(clients.ecs(), cluster)
+            )
+        if deployment.target_groups:
             self._look_at_old_targets(look.targets(deployment.from_color), old)
 
     def _look_at_old_targets(
@@ -208,15 +223,28 @@ class _World:
         self.old_leaving = len(self._leaving)
         self.old_deregistered = not registered and not self._leaving
 
+    def carry_out(self, step: rollback.Step) -> None:
+        """Do what was decided about the services; nothing for any other step."""
+        match step:
+            case "start_old":
+                self.start_old()
+            case "register_old":
+                self.register_old()
+            case "stop_old":
+                self.stop_old()
+            case "restore_services" | "leave_traffic":
+                self.restore()
+
     def is_restored(self) -> bool:
-        """Whether the new colour's service, both scalings and the test listener are as before."""
-        before = self._before[self._deployment.to_color]
-        slot = self._slots[self._deployment.to_color]
+        """Whether the new colour's service and hosts, both scalings and the test listener are as
+        before.
+        """
         return (
             not self._service_differs()
             and not any(self._scaling_differs(color) for color in Color)
             and not self._test_traffic_is_ours()
-            and not (before.desired_count == 0 and ecs.not_stopped(ecs.tasks(clients.ecs(), slot)))
+            and not self._tasks_remain()
+            and not self._hosts_differ()
         )
 
     def restore(self) -> None:
@@ -232,16 +260,37 @@ class _World:
             )
         self.restore_scaling()
         if self._test_traffic_is_ours() and deployment.test_location:
-            alb.write(
+            listener.write(
                 clients.elbv2(),
                 deployment.test_location,
                 deployment.target_groups,
                 expected=[weights_for(deployment.to_color, 100)],
                 weights=deployment.snapshot.test_traffic or {},
             )
+        # Hosts go last, or their tasks would end without a SIGTERM.
+        if not self._tasks_remain():
+            self._restore_hosts()
+
+    def _restore_hosts(self) -> None:
+        """The new colour's group as before; it ends what this deployment has launched."""
+        color, client = self._deployment.to_color, clients.autoscaling()
+        before, group = self._before[color].group, self._groups.get(color)
+        if before is None or group is None or not self._hosts_differ():
+            return
+        if before.desired_capacity == 0:
+            auto_scaling.empty(client, group)
+        else:
+            auto_scaling.resize(
+                client, group, min_size=before.min_size, desired_capacity=before.desired_capacity
+            )
 
     def restore_scaling(self) -> None:
-        """Put the scaling of both colours back."""
+        """Put the scaling of both colours back, and of the groups of their hosts."""
+        for color, group in self._groups.items():
+            before = self._before[color].group
+            if before and self._lacks_minimum(color):
+                auto_scaling.resize(clients.autoscaling(), group, min_size=before.min_size)
+            auto_scaling.set_suspended(clients.autoscaling(), group, self._suspended(color))
         for color in Color:
             if self._scaling_differs(color):
                 scaling.write(
@@ -251,10 +300,19 @@ class _World:
                 )
 
     def start_old(self) -> None:
-        """Bring the old colour back, as many tasks as are wanted of it."""
+        """Bring the old colour back, as many tasks as are wanted of it, on hosts if it has none."""
         color = self._deployment.from_color
         if color is None:
             return
+        before, group = self._before[color].group, self._groups.get(color)
+        if before and group:
+            client = clients.autoscaling()
+            auto_scaling.set_suspended(client, group, {*group.suspended, *compute.FIGHTING})
+            new = self._groups[self._deployment.to_color].desired_capacity
+            size = max(before.desired_capacity, group.desired_capacity, min(new, group.max_size))
+            auto_scaling.resize(client, group, min_size=before.min_size, desired_capacity=size)
+            # No task can start on hosts that a drain has left; those that end are replaced.
+            ecs.set_hosts(clients.ecs(), self._slots[color].cluster, "ACTIVE", group.in_service)
         ecs.update(
             clients.ecs(),
             self._slots[color],
@@ -262,12 +320,20 @@ class _World:
             task_definition=self._before[color].task_definition,
         )
 
+    def why_no_hosts(self, since: float) -> str:
+        """What Auto Scaling says of hosts of the old colour that it could not launch, to append."""
+        group = self._deployment.from_color and self._groups.get(self._deployment.from_color)
+        if not group or self.old_healthy >= self.old_targets:
+            return ""
+        failures = auto_scaling.failed_launches(clients.autoscaling(), group.name, since)
+        return f"; last failed launch: {failures[0]}" if failures else ""
+
     def register_old(self) -> None:
         """Keep the targets that are draining: their tasks still run."""
         color = self._deployment.from_color
         if color is not None:
             groups = self._deployment.target_groups
-            alb.register(clients.elbv2(), groups[color], self._leaving)
+            listener.register(clients.elbv2(), groups[color], self._leaving)
 
     def stop_old(self) -> None:
         """End tasks that no load balancer sends to; the next pass starts others."""
@@ -282,11 +348,54 @@ class _World:
             before.desired_count,
         )
 
+    def _tasks_remain(self) -> bool:
+        """Whether tasks of a new colour that had none before have not stopped yet."""
+        color = self._deployment.to_color
+        return self._before[color].desired_count == 0 and bool(
+            ecs.not_stopped(ecs.tasks(clients.ecs(), self._slots[color]))
+        )
+
+    def _hosts_differ(self) -> bool:
+        """Whether the new colour's group has another size than before, or hosts although it had
+        none.
+        """
+        color = self._deployment.to_color
+        before, group = self._before[color].group, self._groups.get(color)
+        if before is None or group is None:
+            return False
+        return (group.min_size, group.desired_capacity) != (
+            before.min_size,
+            before.desired_capacity,
+        ) or bool(before.desired_capacity == 0 and group.instances)
+
     def _scaling_differs(self, color: Color) -> bool:
         """A scalable target that somebody has added or removed since is none of ours."""
         before = self._before[color].scaling
         now = scaling.read(clients.application_autoscaling(), self._slots[color])
-        return before is not None and now is not None and now != before
+        if before is not None and now is not None and now != before:
+            return True
+        group = self._groups.get(color)
+        if group is None:
+            return False
+        fighting = compute.FIGHTING & group.suspended
+        return fighting != self._suspended(color) or self._lacks_minimum(color)
+
+    def _suspended(self, color: Color) -> frozenset[str]:
+        """Which of the processes that would fight the group of a colour had suspended. A new colour
+        that somebody has given traffic scales as the live one did.
+        """
+        in_use = color is self._deployment.to_color and self.foreign and self.new_weight > 0
+        before = self._before[color.other if in_use else color].group
+        return compute.FIGHTING & set(before.suspended if before else ())
+
+    def _lacks_minimum(self, color: Color) -> bool:
+        """Whether a drain has set the minimum of the old colour's group to 0. Any other one is
+        somebody's, as is the size of a group that serves.
+        """
+        before, group = self._before[color].group, self._groups.get(color)
+        if color is not self._deployment.from_color or before is None or group is None:
+            return False
+        return group.min_size == 0 < before.min_size
 
     def _test_traffic_is_ours(self) -> bool:
         """Whether the test listener still has our weights; somebody else's are left alone."""
@@ -294,7 +403,9 @@ class _World:
         if deployment.test_location is None:
             return False
         ours = weights_for(deployment.to_color, 100)
-        found = alb.read_shares(clients.elbv2(), deployment.test_location, deployment.target_groups)
+        found = listener.read_shares(
+            clients.elbv2(), deployment.test_location, deployment.target_groups
+        )
         return found == ours and deployment.snapshot.test_traffic != ours
 
 
@@ -350,6 +461,10 @@ def _quiet_at(
     """From when on no request can be on its way to the new colour; None: not known yet."""
     if not record.intents:
         return since
+    quiet_seconds = deployment.quiet_seconds
+    if not deployment.on_hosts and not deployment.target_groups:
+        # Instances that a Classic Load Balancer gives up finish what they have got.
+        quiet_seconds += deployment.deregistration_seconds
     if not as_before:
-        return since + deployment.quiet_seconds
-    return proved_at + deployment.quiet_seconds if proved_at else None
+        return since + quiet_seconds
+    return proved_at + quiet_seconds if proved_at else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bluegreen import scaling, strategy
+from bluegreen import auto_scaling, compute, scaling, strategy
 from bluegreen.deployment import SUSPENDED, Deployment, parse
 from bluegreen.traffic import weights_for
 from runtime import clients, routers
@@ -38,9 +38,11 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         progress.get("switch"),
         [before],
         weights,
-        lambda: invocation.store.intend(deployment, weights),
+        lambda intended: invocation.store.intend(deployment, intended),
         invocation.now,
     )
+    if "gap_ms" in answer:
+        invocation.store.note_gap(deployment, answer["gap_ms"])
     if answer["status"] == "waiting":
         return {**progress, "step": step, **answer}
     return {
@@ -68,3 +70,10 @@ def _keep_what_is_there(deployment: Deployment) -> None:
     if live and before[deployment.to_color].scaling:
         only_out = SUSPENDED.model_copy(update={"dynamic_out": live.dynamic_out})
         scaling.write(clients.application_autoscaling(), colors[deployment.to_color], only_out)
+    hosts = before[deployment.from_color].group
+    name = colors[deployment.from_color].auto_scaling_group
+    if hosts and name:
+        group = auto_scaling.read(clients.autoscaling(), name)
+        auto_scaling.set_suspended(
+            clients.autoscaling(), group, {*group.suspended, *compute.FIGHTING}
+        )

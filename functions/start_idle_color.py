@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bluegreen import ecs, scaling, strategy
+from bluegreen import auto_scaling, capacity, compute, ecs, scaling, strategy
 from bluegreen.deployment import SUSPENDED, Deployment, parse
 from bluegreen.errors import IdleColorUnhealthy
-from bluegreen.look import Asked, asked_before, differing
+from bluegreen.look import Asked, Look, asked_before, differing
 from bluegreen.pace import wait_seconds
-from bluegreen.routers import alb
+from bluegreen.routers import listener
 from bluegreen.traffic import weights_for
 from runtime import clients, routers
 from runtime.invocation import Invocation, task
@@ -18,7 +18,7 @@ from runtime.invocation import Invocation, task
 
 @task
 def handler(invocation: Invocation) -> dict[str, Any]:
-    """Answers ``status`` "waiting" (for leftovers to end) or "started", then with
+    """Answers ``status`` "waiting" (for leftovers to end, or for hosts) or "started", then with
     ecs_deployment_id (the one to watch), desired_count and started_at.
 
     Asked again while it runs, it starts what is missing. Raises IdleColorUnhealthy, TrafficChanged.
@@ -41,12 +41,31 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     if service["taskDefinition"] == revision and service["desiredCount"] > 0:
         since = progress.get("started_at", invocation.now)
         if service["desiredCount"] < wanted:
+            if coming := _bring_up_hosts(deployment, revision, wanted, progress, invocation.now):
+                return coming
             service = ecs.update(clients.ecs(), slot, desired_count=wanted)
             # What is started now gets the whole time to become healthy.
             since = invocation.now if shifted else since
         return _started(service, since)
     if deployment.snapshot.services[deployment.to_color].scaling:
         scaling.write(clients.application_autoscaling(), slot, SUSPENDED)
+    if leftovers := _end_leftovers(deployment, look, service, elapsed):
+        return leftovers
+    if coming := _bring_up_hosts(deployment, revision, wanted, progress, invocation.now):
+        return coming
+    _point_test_listener(deployment)
+    started = ecs.update(clients.ecs(), slot, desired_count=wanted, task_definition=revision)
+    return _started(started, invocation.now)
+
+
+def _end_leftovers(
+    deployment: Deployment, look: Look, service: Mapping[str, Any], elapsed: float
+) -> dict[str, Any] | None:
+    """One pass towards an idle colour without tasks from an earlier run; None when there are none.
+
+    Raises IdleColorUnhealthy.
+    """
+    slot = deployment.configuration.colors[deployment.to_color]
     margin = deployment.margin_seconds
     if service["desiredCount"] > 0 and elapsed < margin:
         return _waiting(elapsed, "tasks left from an earlier run may still get requests")
@@ -63,9 +82,76 @@ def handler(invocation: Invocation) -> dict[str, Any]:
                 "do not stop"
             )
         return _waiting(elapsed, f"{len(leftovers)} tasks left from an earlier run are stopping")
-    _point_test_listener(deployment)
-    started = ecs.update(clients.ecs(), slot, desired_count=wanted, task_definition=revision)
-    return _started(started, invocation.now)
+    return None
+
+
+def _bring_up_hosts(
+    deployment: Deployment,
+    revision: str,
+    wanted: int,
+    progress: Mapping[str, Any],
+    now: float,
+) -> dict[str, Any] | None:
+    """One pass towards hosts of this deployment's own for so many tasks; None once they are there.
+
+    Raises IdleColorUnhealthy.
+    """
+    color, configuration = deployment.to_color, deployment.configuration
+    slot, before = configuration.colors[color], deployment.snapshot.services[color].group
+    if slot.auto_scaling_group is None or before is None:
+        return None
+    client = clients.autoscaling()
+    group = auto_scaling.read(client, slot.auto_scaling_group)
+    auto_scaling.set_suspended(client, group, {*group.suspended, *compute.FIGHTING})
+    since = progress.get("hosts_since", now)
+    ready = {
+        one["ec2InstanceId"]: one
+        for one in ecs.container_instances(clients.ecs(), slot.cluster)
+        if capacity.takes_tasks(one) and one["ec2InstanceId"] in group.in_service
+    }
+    needs = capacity.needs_of(ecs.task_definition(clients.ecs(), revision)[0])
+    # A capacity provider's tasks wait for a host without having one.
+    placed = ecs.not_stopped(ecs.tasks(clients.ecs(), slot))
+    there = sum(1 for task in placed if task.get("containerInstanceArn"))
+    decision = compute.bring_up(
+        compute.Facts(
+            group=group,
+            stale=before.instances,
+            wanted=_hosts_of_live(deployment),
+            ready=ready,
+            tasks=wanted,
+            room=capacity.tasks_that_fit(list(ready.values()), needs) + there,
+            per_host=max(
+                (capacity.fit_when_empty(one, needs) for one in ready.values()), default=0
+            ),
+            failures=auto_scaling.failed_launches(client, group.name, since),
+            deadline=since + configuration.health.deadline_seconds,
+        ),
+        now,
+        configuration.health.max_failed_tasks,
+    )
+    match decision.step:
+        case "ready":
+            return None
+        case "fail":
+            raise IdleColorUnhealthy(f"{color}: {decision.reason}")
+        case "empty":
+            auto_scaling.empty(client, group)
+        case "launch":
+            auto_scaling.resize(client, group, desired_capacity=decision.size)
+        case "wait":
+            pass
+    waiting = _waiting(now - since, decision.reason)
+    return {**progress, **waiting, "hosts_since": since}
+
+
+def _hosts_of_live(deployment: Deployment) -> int:
+    """How many hosts the live colour has now: its successor starts with as many."""
+    if deployment.from_color is None:
+        return 1
+    name = deployment.configuration.colors[deployment.from_color].auto_scaling_group
+    assert name
+    return max(1, auto_scaling.read(clients.autoscaling(), name).desired_capacity)
 
 
 def _live(deployment: Deployment) -> Mapping[str, Any] | None:
@@ -79,7 +165,7 @@ def _point_test_listener(deployment: Deployment) -> None:
     test_traffic = deployment.snapshot.test_traffic
     if deployment.test_location is None or test_traffic is None:
         return
-    alb.write(
+    listener.write(
         clients.elbv2(),
         deployment.test_location,
         deployment.target_groups,

@@ -66,14 +66,24 @@ def tasks_that_fit(instances: Sequence[Mapping[str, Any]], needs: Needs) -> int:
     where the port is taken.
     """
     return sum(
-        _fit(instance, needs)
+        _fit(instance["remainingResources"], needs)
         for instance in instances
-        if instance["status"] == "ACTIVE" and instance["agentConnected"]
+        if takes_tasks(instance)
     )
 
 
-def _fit(instance: Mapping[str, Any], needs: Needs) -> int:
-    remaining = {resource["name"]: resource for resource in instance["remainingResources"]}
+def takes_tasks(instance: Mapping[str, Any]) -> bool:
+    """Whether ECS places tasks on a container instance."""
+    return instance["status"] == "ACTIVE" and bool(instance["agentConnected"])
+
+
+def fit_when_empty(instance: Mapping[str, Any], needs: Needs) -> int:
+    """How many such tasks a container instance takes that runs nothing else."""
+    return _fit(instance["registeredResources"], needs)
+
+
+def _fit(resources: Sequence[Mapping[str, Any]], needs: Needs) -> int:
+    remaining = {resource["name"]: resource for resource in resources}
     taken = {int(port) for port in remaining["PORTS"].get("stringSetValue", [])}
     if needs.ports & taken:
         return 0

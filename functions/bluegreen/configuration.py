@@ -7,7 +7,7 @@ service.schema.json in the root of the repository is ``ServiceConfiguration.mode
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -52,7 +52,11 @@ class ColorSlot(_Section):
     cluster: Name = Field(description="ECS cluster, by name")
     ecs_service: Name = Field(description="ECS service, by name")
     target_group: Name | None = Field(
-        default=None, description="target group, by name; the router alb needs it"
+        default=None, description="target group, by name; the routers alb and nlb need it"
+    )
+    auto_scaling_group: Name | None = Field(
+        default=None,
+        description="with two-clusters: the group whose instances are the hosts, by name",
     )
     host_port: HostPort | None = Field(
         default=None,
@@ -76,6 +80,9 @@ class Colors(_Section):
             raise ValueError("blue and green need two different ECS services")
         if self.blue.target_group and self.blue.target_group == self.green.target_group:
             raise ValueError("blue and green need two different target groups")
+        groups = self.blue.auto_scaling_group, self.green.auto_scaling_group
+        if groups[0] and groups[0] == groups[1]:
+            raise ValueError("blue and green need two different Auto Scaling groups")
         blue, green = self.blue.host_port, self.green.host_port
         if (blue is None) != (green is None):
             raise ValueError("give both colours a host_port, or neither")
@@ -86,22 +93,18 @@ class Colors(_Section):
         return self
 
 
-class AlbRouter(_Section):
-    """A listener of an Application Load Balancer, its default action or one of its rules."""
+class _ListenerRouter(_Section):
+    """A listener that forwards to both target groups by weight."""
 
-    type: Literal["alb"]
-    load_balancer: Name = Field(description="Application Load Balancer, by name")
+    load_balancer: Name = Field(description="load balancer, by name")
     port: Port = Field(description="port of the listener that users reach")
-    rule_priority: Annotated[int, Field(ge=1, le=50000)] | None = Field(
-        default=None, description="a rule of that listener instead of its default action"
-    )
     test_port: Port | None = Field(
         default=None,
         description="port of a test listener: it is pointed at the idle colour to probe it",
     )
 
     @model_validator(mode="after")
-    def _ports_differ(self) -> AlbRouter:
+    def _ports_differ(self) -> Self:
         if self.port == self.test_port:
             raise ValueError(f"port and test_port are both {self.port}: use a listener of its own")
         return self
@@ -110,6 +113,53 @@ class AlbRouter(_Section):
     def probe_port(self) -> int:
         """Where users, and the probe, reach the live colour."""
         return self.port
+
+
+class AlbRouter(_ListenerRouter):
+    """A listener of an Application Load Balancer, its default action or one of its rules."""
+
+    type: Literal["alb"]
+    rule_priority: Annotated[int, Field(ge=1, le=50000)] | None = Field(
+        default=None, description="a rule of that listener instead of its default action"
+    )
+
+
+class NlbRouter(_ListenerRouter):
+    """A listener of a Network Load Balancer: TCP, TLS, UDP or TCP_UDP."""
+
+    type: Literal["nlb"]
+
+    @property
+    def rule_priority(self) -> None:
+        """A Network Load Balancer has no rules."""
+
+
+class ClbRouter(_Section):
+    """A Classic Load Balancer, which has no weights.
+
+    With two-clusters the Auto Scaling groups are attached and detached. With shifted-ports the
+    listener is deleted and made anew, and there is none for a moment.
+    """
+
+    type: Literal["clb"]
+    load_balancer: Name = Field(description="Classic Load Balancer, by name")
+    port: Port = Field(description="port of the listener that users reach")
+    overlap_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
+        default=10, description="with two-clusters: how long both groups stay attached"
+    )
+    accept_gap: bool = Field(
+        default=False,
+        description="with shifted-ports: requests may be refused while there is no listener",
+    )
+
+    @property
+    def probe_port(self) -> int:
+        """Where users, and the probe, reach the live colour."""
+        return self.port
+
+    @property
+    def test_port(self) -> None:
+        """Its one health check is for the live colour, so there is no way to the idle one."""
 
 
 class Entrance(_Section):
@@ -229,10 +279,10 @@ class ServiceConfiguration(_Section):
     """Everything a deployment has to know about a service."""
 
     service: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
-    pattern: Literal["shifted-ports", "host-proxy"]
+    pattern: Literal["two-clusters", "shifted-ports", "host-proxy"]
     containers: Annotated[list[Container], Field(min_length=1)]
     colors: Colors
-    router: Annotated[AlbRouter | HostRouter, Field(discriminator="type")]
+    router: Annotated[AlbRouter | NlbRouter | ClbRouter | HostRouter, Field(discriminator="type")]
     health: Health = Health()
     probe: Probe | None = Field(
         default=None, description="without one, the margin of drain is waited instead of a proof"
@@ -250,16 +300,62 @@ class ServiceConfiguration(_Section):
 
     @model_validator(mode="after")
     def _router_fits(self) -> ServiceConfiguration:
-        if isinstance(self.router, HostRouter):
-            self._check_host_proxy(self.router)
-        elif self.pattern != "shifted-ports":
-            raise ValueError(f"pattern {self.pattern} needs a router of type nginx or haproxy")
-        elif missing := [color for color in Color if not self.colors[color].target_group]:
-            raise ValueError(
-                "; ".join(f"colors.{color}.target_group is missing" for color in missing)
-                + ": the router alb needs one for each colour"
-            )
+        match self.router:
+            case HostRouter():
+                self._check_host_proxy(self.router)
+            case _ if self.pattern == "host-proxy":
+                raise ValueError("pattern host-proxy needs a router of type nginx or haproxy")
+            case ClbRouter():
+                self._check_classic(self.router)
+            case AlbRouter() | NlbRouter():
+                self._check_each(
+                    "target_group", f"the router {self.router.type} needs one for each colour"
+                )
+        self._check_groups()
         return self
+
+    def _check_each(self, key: str, why: str) -> None:
+        missing = [color for color in Color if not getattr(self.colors[color], key)]
+        if missing:
+            raise ValueError(
+                "; ".join(f"colors.{color}.{key} is missing" for color in missing) + f": {why}"
+            )
+
+    def _check_groups(self) -> None:
+        blue, green = self.colors.blue, self.colors.green
+        if self.pattern == "two-clusters":
+            self._check_each("auto_scaling_group", "its instances are the hosts of the colour")
+            if blue.cluster == green.cluster:
+                raise ValueError("colors: two-clusters needs a cluster for each colour")
+        elif blue.auto_scaling_group or green.auto_scaling_group:
+            raise ValueError(
+                f"colors: an auto_scaling_group is for two-clusters, not for {self.pattern}, "
+                "where both colours share their hosts"
+            )
+
+    def _check_classic(self, router: ClbRouter) -> None:
+        blue, green = self.colors.blue, self.colors.green
+        if blue.target_group or green.target_group:
+            raise ValueError("colors: a Classic Load Balancer has no target groups")
+        if self.pattern == "two-clusters":
+            if blue.host_port or green.host_port:
+                raise ValueError(
+                    "colors: a host_port is not for two-clusters with a Classic Load Balancer: its "
+                    "listener has one instance port for both colours, as the task definition has it"
+                )
+            if router.accept_gap:
+                raise ValueError("router.accept_gap: with two-clusters there is no gap to accept")
+            return
+        if blue.host_port is None:
+            raise ValueError("colors: each colour needs a host_port for the listener")
+        if not router.accept_gap:
+            raise ValueError(
+                "router: a Classic Load Balancer cannot move a listener to another port: it is "
+                "deleted and made anew, and requests in between are refused. Take an Application "
+                "or Network Load Balancer (router alb or nlb), where one call switches; or the "
+                "pattern two-clusters, which attaches and detaches groups; or host-proxy; or "
+                "accept it: accept_gap: true"
+            )
 
     def _check_host_proxy(self, router: HostRouter) -> None:
         blue, green = self.colors.blue, self.colors.green
@@ -331,7 +427,7 @@ def _what_would_be_right(mistake: Any) -> str:
         case "missing":
             return "is missing"
         case "union_tag_not_found":
-            return "type is missing: alb, nginx or haproxy"
+            return "type is missing: alb, nlb, clb, nginx or haproxy"
         case "extra_forbidden":
             return f"is not a known key{got}; see service.schema.json"
         case "value_error":

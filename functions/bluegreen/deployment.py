@@ -66,20 +66,37 @@ NO_LOCK = 0
 SUSPENDED = Scaling(dynamic_in=True, dynamic_out=True, scheduled=True)
 
 
+class GroupSnapshot(_Part):
+    """An Auto Scaling group as it was. suspended: its processes. instances: ids of those it had."""
+
+    min_size: int
+    desired_capacity: int
+    suspended: list[str]
+    instances: list[str]
+
+
 class ServiceSnapshot(_Part):
-    """An ECS service as it was. scaling is None for a service that does not scale by itself."""
+    """An ECS service as it was. scaling is None for a service that does not scale by itself, group
+    where its hosts are not its own.
+    """
 
     task_definition: str
     desired_count: int
     running_count: int
     scaling: Scaling | None = None
+    group: GroupSnapshot | None = None
 
 
 class Snapshot(_Part):
-    """All that RollBack puts back."""
+    """All that RollBack puts back.
+
+    classic_listener: where the listener of a Classic Load Balancer is made anew, what it was
+    (bluegreen/routers/classic.py).
+    """
 
     traffic: Weights
     test_traffic: Weights | None = None
+    classic_listener: dict[str, Any] | None = None
     services: dict[Color, ServiceSnapshot]
 
 
@@ -155,6 +172,13 @@ class Deployment(_Part):
     def on_hosts(self) -> bool:
         """Whether proxies on the hosts are switched: many places, that come and go."""
         return isinstance(self.configuration.router, HostRouter)
+
+    @property
+    def has_hidden_switch(self) -> bool:
+        """Whether a switch can be under way before the traffic shows it: hosts wait for its moment,
+        and the health check of a Classic Load Balancer goes ahead of the listener.
+        """
+        return self.on_hosts or self.snapshot.classic_listener is not None
 
     @property
     def margin_seconds(self) -> int:

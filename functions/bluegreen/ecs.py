@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.exceptions import ClientError
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # Limits of the API: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/
 _TASKS_PER_CALL = 100
 _INSTANCES_PER_CALL = 100
+_STATES_PER_CALL = 10
+_SERVICES_PER_CALL = 10
 _LOG_LINES = 5
 # All of a reason has to fit into the cause of an execution, 32,768 characters.
 _LOG_LINE_LENGTH = 500
@@ -106,6 +108,49 @@ def container_instances(client: ECSClient, cluster: str) -> list[Mapping[str, An
             cluster=cluster, containerInstances=batch
         )["containerInstances"]
     ]
+
+
+def other_services(client: ECSClient, slot: ColorSlot) -> list[str]:
+    """Names of the replica services on a colour's cluster that want tasks, but for its own."""
+    pages = client.get_paginator("list_services").paginate(
+        cluster=slot.cluster, schedulingStrategy="REPLICA"
+    )
+    arns = [arn for page in pages for arn in page["serviceArns"]]
+    return [
+        one["serviceName"]
+        for batch in batches(arns, _SERVICES_PER_CALL)
+        for one in client.describe_services(cluster=slot.cluster, services=batch)["services"]
+        if one["serviceName"] != slot.ecs_service and one["desiredCount"] > 0
+    ]
+
+
+def set_hosts(
+    client: ECSClient,
+    cluster: str,
+    status: Literal["ACTIVE", "DRAINING"],
+    only: Collection[str] | None = None,
+) -> None:
+    """Set the container instances of a cluster to a status. DRAINING: no new tasks, and those there
+    leave. only: ids of EC2 instances, all by default.
+    """
+    others = [
+        one["containerInstanceArn"]
+        for one in container_instances(client, cluster)
+        if one["status"] in ("ACTIVE", "DRAINING")
+        and one["status"] != status
+        and (only is None or one["ec2InstanceId"] in only)
+    ]
+    for batch in batches(others, _STATES_PER_CALL):
+        client.update_container_instances_state(
+            cluster=cluster, containerInstances=batch, status=status
+        )
+
+
+def went_with_its_host(task: Mapping[str, Any]) -> bool:
+    """Whether a task has stopped because EC2 stopped or terminated the instance below it:
+    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html
+    """
+    return str(task.get("stoppedReason", "")).startswith("Host EC2 (instance ")
 
 
 def why_stopped(

@@ -37,7 +37,7 @@ class Facts:
     answered, None when the service does not list it (yet: ECS reads are eventually consistent).
     has_health_check: whether a container of the task definition has one; without, ECS says UNKNOWN.
     replaced_by: task definition of a primary deployment made after that one, "" if there is none.
-    wanted_targets: how many targets there have to be.
+    wanted_targets: how many targets there have to be, None where nobody checks them yet.
     tasks: DescribeTasks of that deployment's tasks, running and stopped.
     targets: ``TargetHealthDescriptions`` of the colour's target group.
     events: messages of the service's events since the start, newest first.
@@ -46,7 +46,7 @@ class Facts:
     """
 
     desired: int
-    wanted_targets: int
+    wanted_targets: int | None
     deployment: Mapping[str, Any] | None
     tasks: Sequence[Mapping[str, Any]]
     targets: Sequence[Mapping[str, Any]]
@@ -107,8 +107,9 @@ def what_is_missing(facts: Facts) -> str:
         target for target in facts.targets if target["TargetHealth"]["State"] not in LEAVING
     ]
     healthy = [target for target in expected if target["TargetHealth"]["State"] == "healthy"]
-    if len(healthy) < max(facts.wanted_targets, 1) or len(healthy) < len(expected):
-        total = max(facts.wanted_targets, len(expected))
+    wanted = 0 if facts.wanted_targets is None else max(facts.wanted_targets, 1)
+    if len(healthy) < wanted or len(healthy) < len(expected):
+        total = max(wanted, len(expected))
         return f"{len(healthy)} of {total} targets healthy" + _targets(expected)
     if facts.probe:
         return f"the probe fails: {facts.probe}"

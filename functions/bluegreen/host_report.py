@@ -81,7 +81,7 @@ class HostLook:
         """One task a host; with dynamic ports at least one, and as many as the other colour has."""
         return max(count, self._active()) if self.dynamic else self._active()
 
-    def targets_for(self, tasks: int) -> int:  # noqa: ARG002 - a host is one target
+    def targets_for(self, color: Color, tasks: int) -> int:  # noqa: ARG002 - a host is one target
         """Every host where a colour answers. Where none does, none could."""
         return sum(1 for host in self.hosts if any(not self._wrong(host, one) for one in Color))
 

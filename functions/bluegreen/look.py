@@ -39,8 +39,10 @@ class Look(Protocol):
     def tasks_for(self, count: int) -> int:
         """How many tasks a colour needs to take over from one with so many."""
 
-    def targets_for(self, tasks: int) -> int:
-        """How many healthy targets so many tasks can show, wherever anything is healthy at all."""
+    def targets_for(self, color: Color, tasks: int) -> int | None:
+        """How many healthy targets so many tasks of a colour can show, wherever anything is healthy
+        at all; None where nobody checks that colour now.
+        """
 
     def has_place_of(self, task: Mapping[str, Any]) -> bool:
         """Whether the place that a task ran at is still there. task: as DescribeTasks says."""

@@ -49,7 +49,7 @@ def color_health(
     desired = min(started["desired_count"], look.tasks_for(started["desired_count"]))
     return health.Facts(
         desired=desired,
-        wanted_targets=look.targets_for(desired),
+        wanted_targets=look.targets_for(color, desired),
         deployment=next(
             (one for one in service["deployments"] if one["id"] == ecs_deployment_id), None
         ),

@@ -90,12 +90,19 @@ def decide(data: Mapping[str, Any]) -> Outcome:
             f"the new colour is live, but the old one did not end: {reason_of(drain_failure)}",
             good=True,
         )
-    return Outcome("succeeded", "", "; ".join(["the new colour is live", *_said(drain)]), good=True)
+    said = ["the new colour is live", *_gap(data), *_said(drain)]
+    return Outcome("succeeded", "", "; ".join(said), good=True)
 
 
 def _said(answer: Mapping[str, Any]) -> list[str]:
     """What a state gave as its reason, if it came to that."""
     return [answer["reason"]] if "reason" in answer else []
+
+
+def _gap(data: Mapping[str, Any]) -> list[str]:
+    """How long a Classic Load Balancer had no listener, if it was made anew."""
+    gap_ms = data.get("shift", {}).get("gap_ms")
+    return [] if gap_ms is None else [f"there was no listener for {gap_ms:.0f} ms"]
 
 
 def reason_of(failure: Mapping[str, Any]) -> str:

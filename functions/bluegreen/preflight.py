@@ -7,8 +7,10 @@ from typing import Any
 
 from bluegreen.capacity import Needs, tasks_that_fit
 from bluegreen.color import Color
-from bluegreen.configuration import Colors
+from bluegreen.compute import NEEDED, Group
+from bluegreen.configuration import Colors, ColorSlot
 from bluegreen.errors import DeploymentRefused
+from bluegreen.look import some
 
 _LONGEST_STICKINESS = 24 * 60 * 60
 
@@ -42,8 +44,8 @@ def check_services(
         used = [one.get("targetGroupArn") for one in service.get("loadBalancers", [])]
         if used and not groups:
             findings.append(
-                f"{name}: the service registers its tasks with a load balancer, which would send "
-                "requests past the proxies on the hosts"
+                f"{name}: the service registers its tasks with a load balancer by itself, which "
+                "would send requests past what is switched here"
             )
         if groups and groups[color] not in used:
             findings.append(
@@ -52,6 +54,62 @@ def check_services(
             )
     if findings:
         raise DeploymentRefused("\n".join(findings))
+
+
+def check_groups(
+    groups: Mapping[Color, Group],
+    instances: Mapping[Color, Sequence[Mapping[str, Any]]],
+    services: Mapping[Color, Mapping[str, Any]],
+    live: Color | None,
+) -> None:
+    """Each colour's Auto Scaling group has to be able to bring up and end the colour's hosts.
+
+    All of a group's instances end when its colour does, so they have to be the colour's alone.
+    instances: ``containerInstances`` of the colour's cluster; services: DescribeServices of it.
+    Raises DeploymentRefused with one line per finding.
+    """
+    findings = []
+    known = {color: {one["ec2InstanceId"] for one in instances[color]} for color in groups}
+    for color, group in groups.items():
+        findings += [f"{color} ({group.name}): {unfit}" for unfit in group.unfit]
+        if strangers := sorted(known[color.other] & set(group.instances)):
+            findings.append(
+                f"{color} ({group.name}): instances of it are registered with the cluster of "
+                f"{color.other} ({some(strangers)}): are the groups mixed up, or is ECS_CLUSTER "
+                "in the launch template's user data wrong?"
+            )
+        if services[color]["runningCount"] and not known[color] & set(group.instances):
+            findings.append(
+                f"{color} ({group.name}): tasks run in its cluster, but none of the group's "
+                "instances is registered there; is it another group?"
+            )
+        if stuck := sorted(NEEDED & group.suspended):
+            findings.append(
+                f"{color} ({group.name}): {', '.join(stuck)} is suspended, so that no host can be "
+                "made or ended; resume it"
+            )
+    if live:
+        old, new = groups[live], groups[live.other]
+        if new.max_size < old.desired_capacity:
+            findings.append(
+                f"{live.other} ({new.name}): its maximum is {new.max_size}, but {live} has "
+                f"{old.desired_capacity} hosts"
+            )
+    if findings:
+        raise DeploymentRefused("\n".join(findings))
+
+
+def check_alone(slot: ColorSlot, others: Sequence[str]) -> None:
+    """A cluster whose hosts end with its colour can have no other service that needs them.
+
+    others: names of the services with tasks of their own there. Raises DeploymentRefused.
+    """
+    if others:
+        raise DeploymentRefused(
+            f"cluster {slot.cluster!r} also runs {some(others)}: with two-clusters its hosts are "
+            f"those of {slot.ecs_service} alone, and end with them; give the others a cluster of "
+            "their own (a daemon service may stay)"
+        )
 
 
 def check_stickiness(seconds: int) -> None:

@@ -30,15 +30,16 @@ class Facts:
     """The world as it is.
 
     traffic: weights now; snapshot: weights to restore; ours: every other set of weights that this
-    deployment has meant to write. unknown: hosts that do not say what theirs are, "" if none.
-    refused: what went wrong when the traffic was to go back, "" if nothing. told: false as long as
-    hosts may still carry out that they switch, and have not been told otherwise.
+    deployment has meant to write. foreign: those now are nobody's that we know. unknown: hosts that
+    do not say what theirs are, "" if none. refused: what went wrong when the traffic was to go
+    back, "" if nothing. told: false as long as hosts may still carry out that they switch, and have
+    not been told otherwise.
     old_*: the colour that was live. old_wanted: tasks it should have; old_targets: healthy targets
     it should have; old_starting: it still has fewer tasks than the new one where targets do not
-    tell. old_leaving: targets that a drain has deregistered and that can still be kept;
-    old_deregistered: its tasks run, but it has no target any more. *_healthy: healthy targets.
-    settled: the load balancer shows
-    the restored traffic and requests in flight on the new colour have ended. services_restored:
+    tell. old_hosts_draining: a drain has closed its hosts to tasks. old_leaving: targets that a
+    drain has deregistered and that can still be kept; old_deregistered: its tasks run, but it has
+    no target any more. *_healthy: healthy targets. settled: the load balancer shows the restored
+    traffic and requests in flight on the new colour have ended. services_restored:
     both services, their scaling and the test listener are as in the snapshot. Times in epoch
     seconds.
     """
@@ -57,10 +58,12 @@ class Facts:
     deadline: float
     unknown: str = ""
     old_starting: bool = False
+    old_hosts_draining: bool = False
     old_leaving: int = 0
     old_deregistered: bool = False
     refused: str = ""
     told: bool = True
+    foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Decision:
 
 def next_step(facts: Facts, now: float) -> Decision:
     """Old colour up, traffic back, load balancer quiet, then the rest: in this order."""
-    if facts.traffic != facts.snapshot and facts.traffic not in facts.ours:
+    if facts.foreign or facts.traffic not in [facts.snapshot, *facts.ours]:
         return _left_alone(facts, now)
     not_back = _traffic(facts, now)
     if not_back:
@@ -92,7 +95,7 @@ def _traffic(facts: Facts, now: float) -> Decision | None:
     if facts.traffic == facts.snapshot and not facts.told:
         # They may be waiting for the moment of the switch, and a host that boots reads of it.
         return Decision("restore_traffic", f"traffic stays at {show(facts.snapshot)}")
-    if facts.old_desired < facts.old_wanted:
+    if facts.old_desired < facts.old_wanted or facts.old_hosts_draining:
         return Decision("start_old", f"starting {facts.old_wanted} tasks of the old colour")
     if facts.old_starting and now < facts.deadline:
         return Decision("wait", "the old colour has fewer tasks than the new one")

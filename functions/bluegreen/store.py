@@ -147,6 +147,10 @@ class Store:
             {":none": {"L": []}, ":one": {"L": [{"S": json.dumps(weights)}]}},
         )
 
+    def note_gap(self, deployment: Deployment, gap_ms: float) -> None:
+        """Note how long there was no listener, in milliseconds. Raises LockLost."""
+        self._note(deployment, "SET gap_ms = :gap", {":gap": {"N": str(gap_ms)}})
+
     def close(self, deployment_id: str, outcome: str, reason: str, now: float, fencing: int) -> str:
         """Record how a deployment ended, and return the outcome that stands in the end.
 

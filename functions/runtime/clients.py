@@ -10,10 +10,12 @@ from botocore.config import Config
 
 if TYPE_CHECKING:
     from mypy_boto3_application_autoscaling import ApplicationAutoScalingClient
+    from mypy_boto3_autoscaling import AutoScalingClient
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_ecr import ECRClient
     from mypy_boto3_ecs import ECSClient
+    from mypy_boto3_elb import ElasticLoadBalancingClient
     from mypy_boto3_elbv2 import ElasticLoadBalancingv2Client
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_ssm import SSMClient
@@ -32,6 +34,11 @@ _ONCE = _CONFIG.merge(Config(retries={"mode": "standard", "total_max_attempts": 
 @lru_cache(maxsize=1)
 def application_autoscaling() -> ApplicationAutoScalingClient:
     return boto3.client("application-autoscaling", config=_CONFIG)
+
+
+@lru_cache(maxsize=1)
+def autoscaling() -> AutoScalingClient:
+    return boto3.client("autoscaling", config=_CONFIG)
 
 
 @lru_cache(maxsize=1)
@@ -58,6 +65,12 @@ def ecs() -> ECSClient:
 def ecs_once() -> ECSClient:
     """Never repeats a call: for RegisterTaskDefinition, which makes a revision each time."""
     return boto3.client("ecs", config=_ONCE)
+
+
+@lru_cache(maxsize=1)
+def elb() -> ElasticLoadBalancingClient:
+    """Classic Load Balancers."""
+    return boto3.client("elb", config=_CONFIG)
 
 
 @lru_cache(maxsize=1)

@@ -32,6 +32,9 @@ _PASSING = frozenset(
         "TransactionInProgressException",
         "LimitExceededException",
         "ConcurrentUpdateException",
+        # UpdateAutoScalingGroup, SuspendProcesses and ResumeProcesses, while the group is busy.
+        "ScalingActivityInProgress",
+        "ResourceInUse",
         # PutParameter, for another change of it that has not ended.
         "TooManyUpdates",
         # SendCommand, for a host that was registered a moment ago.

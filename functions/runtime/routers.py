@@ -6,21 +6,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from bluegreen.color import Color
-from bluegreen.configuration import ServiceConfiguration
+from bluegreen.configuration import AlbRouter, ClbRouter, NlbRouter, ServiceConfiguration
 from bluegreen.deployment import Deployment
 from bluegreen.fleet import Fleet
-from bluegreen.routers import Router
-from bluegreen.routers.alb import Alb
+from bluegreen.routers import Router, Survey, classic, listener
+from bluegreen.routers.classic import ClassicGroups, ClassicPorts
 from bluegreen.routers.hosts import Hosts
+from bluegreen.routers.listener import Listener
 from runtime import clients
 from runtime.settings import Settings
 
 
 def of(deployment: Deployment, settings: Settings, data: Mapping[str, Any]) -> Router:
     """data: ``$``, whose task_definition (if it came to that) runs on the new colour."""
-    if not deployment.on_hosts:
-        assert deployment.location
-        return Alb(clients.elbv2(), deployment.location, deployment.target_groups)
+    if deployment.location:
+        return Listener(clients.elbv2(), deployment.location, deployment.target_groups)
+    configuration = deployment.configuration
+    if isinstance(configuration.router, ClbRouter):
+        listener_before = deployment.snapshot.classic_listener
+        if listener_before:
+            return ClassicPorts(
+                clients.elb(), clients.autoscaling(), configuration, listener_before
+            )
+        return ClassicGroups(clients.elb(), clients.autoscaling(), configuration)
     tasks = {}
     if deployment.from_color:
         before = deployment.snapshot.services[deployment.from_color]
@@ -28,6 +36,15 @@ def of(deployment: Deployment, settings: Settings, data: Mapping[str, Any]) -> R
     if "task_definition" in data:
         tasks[deployment.to_color] = data["task_definition"]["arn"]
     return hosts(deployment.configuration, settings, tasks)
+
+
+def survey(configuration: ServiceConfiguration) -> Survey:
+    """How a load balancer is found before there is a deployment. Raises DeploymentRefused."""
+    router = configuration.router
+    if isinstance(router, ClbRouter):
+        return classic.survey(clients.elb(), clients.autoscaling(), configuration)
+    assert isinstance(router, AlbRouter | NlbRouter)
+    return listener.survey(clients.elbv2(), router, configuration.colors)
 
 
 def hosts(

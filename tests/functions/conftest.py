@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from moto import mock_aws
 
+from tests.functions.group_world import GroupWorld
 from tests.functions.host_world import HostWorld
 from tests.functions.site import Site
 from tests.functions.world import REGION, Account, World
@@ -30,6 +31,14 @@ def world(account: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 def hosts(account: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostWorld]:
     """As world, with a proxy on each of three hosts."""
     made = HostWorld(monkeypatch, account).build()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def groups(account: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[GroupWorld]:
+    """As world, with a cluster and an Auto Scaling group for each colour."""
+    made = GroupWorld(monkeypatch, account).build()
     yield made
     made.close()
 

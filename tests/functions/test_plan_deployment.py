@@ -287,7 +287,7 @@ def test_an_idle_colour_that_somebody_runs_is_what_a_rollback_comes_back_to(worl
 def test_a_load_balancer_that_is_none_for_http_is_refused(world: World) -> None:
     clients.elbv2().create_load_balancer(Name="fast", Type="network", Subnets=world.account.subnets)
     world.configure(router={"load_balancer": "fast"})
-    with pytest.raises(DeploymentRefused, match="'fast' is of type network, not application"):
+    with pytest.raises(DeploymentRefused, match="'fast' is of type network, but the router alb"):
         world.plan()
 
 

@@ -9,7 +9,7 @@ import pytest
 from bluegreen.color import Color
 from bluegreen.deployment import Location
 from bluegreen.errors import AwsUnavailable, LockLost, TrafficChanged
-from bluegreen.routers import alb
+from bluegreen.routers import listener
 from runtime import clients
 from tests.functions.world import BLUE, GREEN, START, World, execution_arn
 
@@ -170,9 +170,9 @@ def test_writing_and_writing_back_leaves_every_action_as_it_was(world: World, wh
 
     before = forward()
     old, new = {BLUE: 100, GREEN: 0}, {BLUE: 0, GREEN: 100}
-    alb.write(clients.elbv2(), location, world.groups, [old], new)
+    listener.write(clients.elbv2(), location, world.groups, [old], new)
     assert forward() != before
-    alb.write(clients.elbv2(), location, world.groups, [new], old)
+    listener.write(clients.elbv2(), location, world.groups, [new], old)
     assert forward() == before
 
 

@@ -75,6 +75,7 @@ Fault = Literal[
     "denied",
     "timeout",
     "lost_answer",
+    "busy",
     "concurrent_update",
     "concurrent_revision",
     "invalid_document",
@@ -331,12 +332,13 @@ class World:
 
     def scale(self, color: Color, count: int) -> None:
         """Set a service's desired count; ECS reaches it at once."""
-        clients.ecs().update_service(cluster="web", service=f"web-{color}", desiredCount=count)
+        cluster, service = self.place(color)
+        clients.ecs().update_service(cluster=cluster, service=service, desiredCount=count)
 
     def scalable(self, color: Color, *, suspended: bool) -> None:
         clients.application_autoscaling().register_scalable_target(
             ServiceNamespace="ecs",
-            ResourceId=f"service/web/web-{color}",
+            ResourceId="service/{}/{}".format(*self.place(color)),
             ScalableDimension="ecs:service:DesiredCount",
             MinCapacity=1,
             MaxCapacity=9,
@@ -349,16 +351,16 @@ class World:
 
     def add_task(self, color: Color, *, started_by: str = "other", **state: Any) -> Task:
         """A task of a colour's service; state: attributes of moto's Task."""
-        service = self.service(color)
+        cluster, service = self.place(color)
         [task] = self.backend.run_task(
-            cluster_str="web",
-            task_definition_str=service["taskDefinition"],
+            cluster_str=cluster,
+            task_definition_str=self.service(color)["taskDefinition"],
             count=1,
             overrides=None,
             started_by=started_by,
             tags=None,
             launch_type="FARGATE",
-            group=f"service:web-{color}",
+            group=f"service:{service}",
         )
         for name, value in state.items():
             setattr(task, name, value)
@@ -509,6 +511,10 @@ class World:
 
     # Looking
 
+    def place(self, color: Color) -> tuple[str, str]:
+        """A colour's cluster and service."""
+        return "web", f"web-{color}"
+
     @property
     def backend(self) -> Any:
         return ecs_backends[ACCOUNT][REGION]
@@ -544,7 +550,8 @@ class World:
         ]
 
     def service(self, color: Color) -> Any:
-        answer = clients.ecs().describe_services(cluster="web", services=[f"web-{color}"])
+        cluster, service = self.place(color)
+        answer = clients.ecs().describe_services(cluster=cluster, services=[service])
         return answer["services"][0]
 
     def revisions(self) -> list[str]:
@@ -552,7 +559,7 @@ class World:
 
     def suspended(self, color: Color) -> bool:
         [target] = clients.application_autoscaling().describe_scalable_targets(
-            ServiceNamespace="ecs", ResourceIds=[f"service/web/web-{color}"]
+            ServiceNamespace="ecs", ResourceIds=["service/{}/{}".format(*self.place(color))]
         )["ScalableTargets"]
         state = target["SuspendedState"]
         assert len(set(state.values())) == 1, state
@@ -572,6 +579,7 @@ def _refusal(kind: str) -> tuple[SimpleNamespace, dict[str, Any]]:
         "error500": ("InternalFailure", 500, "an error of AWS"),
         "denied": ("AccessDeniedException", 400, "not authorized to perform this"),
         "invalid_document": ("InvalidDocument", 400, "the document does not exist"),
+        "busy": ("ScalingActivityInProgress", 400, "there are scaling activities in progress"),
         "concurrent_update": ("ConcurrentUpdateException", 400, "there is a pending update"),
         "concurrent_revision": (
             "ClientException",

@@ -452,7 +452,7 @@ def _values(module: ModuleType, value: ast.expr) -> set[str]:
 # What a handler hands on as (a part of) its own answer, and where that is written.
 HANDED_ON = {
     "waiting": ("bluegreen.look",),
-    "shift": ("bluegreen.routers.alb", "bluegreen.routers.hosts"),
+    "shift": ("bluegreen.routers.listener", "bluegreen.routers.hosts"),
 }
 
 

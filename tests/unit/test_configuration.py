@@ -57,7 +57,7 @@ def test_the_example_is_a_right_one() -> None:
 def test_every_mistake_is_named_at_once_with_path_value_and_what_would_be_right() -> None:
     text = changed(
         service="Web Shop",
-        pattern="two-clusters",
+        pattern="one-cluster",
         colors__blue__host_port__host_port=99999,
         colors__green__cluster=None,
         router__port="http",
@@ -70,7 +70,7 @@ def test_every_mistake_is_named_at_once_with_path_value_and_what_would_be_right(
     said = "\n".join(lines)
     for path, value, right in (
         ("service", "'Web Shop'", "pattern"),
-        ("pattern", "'two-clusters'", "'shifted-ports'"),
+        ("pattern", "'one-cluster'", "'shifted-ports'"),
         ("colors.blue.host_port.host_port", "99999", "less than or equal to 65535"),
         ("colors.green.cluster", "", "is missing"),
         ("router.port", "'http'", "valid integer"),
@@ -127,13 +127,100 @@ def test_every_mistake_is_named_at_once_with_path_value_and_what_would_be_right(
             {"pattern": "host-proxy"},
             "(top level): pattern host-proxy needs a router of type nginx or haproxy",
         ),
-        ({"router__type": "nlb"}, "router: Input tag 'nlb' found using 'type' does not match any"),
-        ({"router__type": None}, "router: type is missing: alb, nginx or haproxy"),
+        ({"router__type": "elb"}, "router: Input tag 'elb' found using 'type' does not match any"),
+        ({"router__type": None}, "router: type is missing: alb, nlb, clb, nginx or haproxy"),
         ({"router": "alb"}, "router: "),
         ({"router__rule_prority": 10}, "router.rule_prority: is not a known key (got 10)"),
     ],
 )
 def test_what_contradicts_itself_is_named(changes: dict[str, Any], says: str) -> None:
+    lines = mistakes(changed(**changes))
+    assert len(lines) == 1
+    assert lines[0].startswith("  " + says), lines[0]
+
+
+TWO_CLUSTERS: dict[str, Any] = {
+    "pattern": "two-clusters",
+    "colors__green__cluster": "web-green",
+    "colors__blue__auto_scaling_group": "web-blue",
+    "colors__green__auto_scaling_group": "web-green",
+}
+NO_PORTS: dict[str, Any] = {"colors__blue__host_port": None, "colors__green__host_port": None}
+CLASSIC: dict[str, Any] = {
+    "colors__blue__target_group": None,
+    "colors__green__target_group": None,
+    "router": {"type": "clb", "load_balancer": "web", "port": 8080},
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        TWO_CLUSTERS,
+        TWO_CLUSTERS | {"router__type": "nlb"},
+        TWO_CLUSTERS | CLASSIC | NO_PORTS,
+        {"router__type": "nlb"},
+        CLASSIC | {"router": CLASSIC["router"] | {"accept_gap": True}},
+    ],
+    ids=str,
+)
+def test_what_load_balancers_and_groups_may_be_like(changes: dict[str, Any]) -> None:
+    assert load(changed(**changes), "service.yaml").router.probe_port == 8080
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"pattern": "two-clusters", "colors__blue__auto_scaling_group": "web-blue"},
+            "(top level): colors.green.auto_scaling_group is missing: its instances are the hosts",
+        ),
+        (
+            TWO_CLUSTERS | {"colors__green__auto_scaling_group": "web-blue"},
+            "colors: blue and green need two different Auto Scaling groups",
+        ),
+        (
+            TWO_CLUSTERS | {"colors__green__cluster": "web"},
+            "(top level): colors: two-clusters needs a cluster for each colour",
+        ),
+        (
+            {"colors__green__auto_scaling_group": "web-green"},
+            "(top level): colors: an auto_scaling_group is for two-clusters, not for shifted-ports",
+        ),
+        (
+            TWO_CLUSTERS | {"router": CLASSIC["router"]},
+            "(top level): colors: a Classic Load Balancer has no target groups",
+        ),
+        (
+            TWO_CLUSTERS | CLASSIC,
+            "(top level): colors: a host_port is not for two-clusters with a Classic Load Balancer",
+        ),
+        (
+            TWO_CLUSTERS
+            | CLASSIC
+            | NO_PORTS
+            | {"router": CLASSIC["router"] | {"accept_gap": True}},
+            "(top level): router.accept_gap: with two-clusters there is no gap to accept",
+        ),
+        (
+            CLASSIC | NO_PORTS,
+            "(top level): colors: each colour needs a host_port for the listener",
+        ),
+        (
+            CLASSIC,
+            "(top level): router: a Classic Load Balancer cannot move a listener to another port: "
+            "it is deleted and made anew, and requests in between are refused. Take an Application "
+            "or Network Load Balancer (router alb or nlb), where one call switches; or the pattern "
+            "two-clusters, which attaches and detaches groups; or host-proxy; or accept it: "
+            "accept_gap: true",
+        ),
+        (
+            {"router__type": "nlb", "router__rule_priority": 10},
+            "router.rule_priority: is not a known key",
+        ),
+    ],
+)
+def test_what_load_balancers_and_groups_may_not_be_like(changes: dict[str, Any], says: str) -> None:
     lines = mistakes(changed(**changes))
     assert len(lines) == 1
     assert lines[0].startswith("  " + says), lines[0]

@@ -189,13 +189,13 @@ def test_dynamic_ports_need_as_many_as_the_other_colour_has_and_one_on_every_hos
 def test_17_the_way_back_does_not_wait_for_hosts_on_which_no_colour_answers() -> None:
     crashed = report(running="nginx does not run")
     found = look(report(), crashed, SILENT, report(answering=()), None, report(answering=(GREEN,)))
-    assert found.targets_for(6) == 2
+    assert found.targets_for(Color.BLUE, 6) == 2
     assert len(found.targets(BLUE)) == 6, "they are unhealthy all the same"
 
 
 def test_a_draining_host_is_a_target_as_long_as_a_colour_answers_there() -> None:
-    assert look(report(), report(), draining=(2,)).targets_for(2) == 2
-    assert look(report(), report(answering=()), draining=(2,)).targets_for(2) == 1
+    assert look(report(), report(), draining=(2,)).targets_for(Color.BLUE, 2) == 2
+    assert look(report(), report(answering=()), draining=(2,)).targets_for(Color.BLUE, 2) == 1
 
 
 def test_17_a_task_is_missing_only_when_its_host_is_there() -> None:
@@ -248,7 +248,7 @@ def test_a_host_without_a_task_of_either_colour_holds_nobody_up() -> None:
     found = look(both, empty, dynamic=True)
     assert states(found, GREEN) == {"i-1": "healthy"}
     assert set(found.weights()) == {"i-1"}
-    assert found.targets_for(3) == 1
+    assert found.targets_for(Color.BLUE, 3) == 1
     fixed = look(report(answering=(BLUE, GREEN)), report(answering=()))
     assert states(fixed, GREEN) == {"i-1": "healthy", "i-2": "unhealthy"}
 

@@ -28,6 +28,7 @@ class Survey:
     target_groups: dict[Color, str] = field(default_factory=dict)
     stickiness_seconds: int = 0
     deregistration_seconds: int = 0
+    classic_listener: dict[str, Any] | None = None
 
 
 class Router(Protocol):
@@ -41,10 +42,10 @@ class Router(Protocol):
         progress: Mapping[str, Any] | None,
         expected: Sequence[Weights],
         weights: Weights,
-        intend: Callable[[], None],
+        intend: Callable[[Weights], None],
         now: float,
     ) -> dict[str, Any]:
-        """Compare with the weights expected, call intend, write, verify.
+        """Compare with the weights expected, call intend with what comes next, write, verify.
 
         Answers ``status`` "shifted"; or "waiting", with the ``switch`` that is the next pass's
         progress. Raises TrafficChanged, HostNotReady, HostNotSwitched.

@@ -97,7 +97,7 @@ class Hosts:
         progress: Mapping[str, Any] | None,
         expected: Sequence[Weights],
         weights: Weights,
-        intend: Callable[[], None],
+        intend: Callable[[Weights], None],
         now: float,
     ) -> dict[str, Any]:
         """One pass of a switch of all hosts.
@@ -129,7 +129,7 @@ class Hosts:
                 ready = replace(switch, phase="set", hosts=decision.hosts, commands=[], at=at)
                 return _waiting(ready, decision.reason, now, _NEXT_PASS_SECONDS)
             case "commit":
-                intend()
+                intend(weights)
                 told = replace(switch, phase="committing", hosts=decision.hosts)
                 return _waiting(self._commit(told, wanted, now), decision.reason, now)
             case "done":

@@ -1,7 +1,10 @@
-"""Application Load Balancer: weights of the two target groups in a forward action.
+"""Listener of an Application or Network Load Balancer: weights of the two target groups in its
+forward action.
 
 One ModifyListener or ModifyRule is atomic at the API; the load balancer follows later, with no
-published bound. So a switch is written here and proved elsewhere (functions/check_bake.py).
+published bound. So a switch is written here and proved elsewhere (functions/check_bake.py). A
+Network Load Balancer follows with new connections only; those that are open stay on their colour:
+https://docs.aws.amazon.com/elasticloadbalancing/latest/network/load-balancer-listeners.html
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from bluegreen import ecs
 from bluegreen.color import Color
-from bluegreen.configuration import AlbRouter, Colors, ColorSlot
+from bluegreen.configuration import AlbRouter, Colors, ColorSlot, NlbRouter
 from bluegreen.deployment import Location
 from bluegreen.errors import DeploymentRefused, TrafficChanged
 from bluegreen.look import Asked, Look
@@ -40,7 +44,7 @@ class Found:
     test_location: Location | None
 
 
-class Alb:
+class Listener:
     """A Router (bluegreen/routers/__init__.py) for one place of a load balancer."""
 
     def __init__(
@@ -50,18 +54,18 @@ class Alb:
         self._location = location
         self._groups = groups
 
-    def look(self, asked: Asked | None, now: float) -> AlbLook:  # noqa: ARG002 - answers at once
-        return AlbLook(self._client, self._location, self._groups)
+    def look(self, asked: Asked | None, now: float) -> ListenerLook:  # noqa: ARG002 - answers at once
+        return ListenerLook(self._client, self._location, self._groups)
 
     def shift(
         self,
         progress: Mapping[str, Any] | None,  # noqa: ARG002 - one pass is all it takes
         expected: Sequence[Weights],
         weights: Weights,
-        intend: Callable[[], None],
+        intend: Callable[[Weights], None],
         now: float,  # noqa: ARG002
     ) -> dict[str, Any]:
-        intend()
+        intend(weights)
         write(self._client, self._location, self._groups, expected, weights)
         return {"status": "shifted"}
 
@@ -78,7 +82,7 @@ class Alb:
         return ""
 
 
-class AlbLook:
+class ListenerLook:
     """A Look (bluegreen/look.py) at one place of a load balancer; the calls are made on demand."""
 
     def __init__(
@@ -108,13 +112,13 @@ class AlbLook:
     def tasks_for(self, count: int) -> int:
         return count
 
-    def targets_for(self, tasks: int) -> int:
+    def targets_for(self, color: Color, tasks: int) -> int:  # noqa: ARG002
         """Each task is a target."""
         return tasks
 
-    def has_place_of(self, task: Mapping[str, Any]) -> bool:  # noqa: ARG002
-        """A task that has died counts, wherever it ran."""
-        return True
+    def has_place_of(self, task: Mapping[str, Any]) -> bool:
+        """A host that dies takes its tasks along; ECS starts others."""
+        return not ecs.went_with_its_host(task)
 
     def unknown(self) -> str:
         """A load balancer that cannot be read is an error of the call."""
@@ -124,7 +128,13 @@ class AlbLook:
         return None
 
 
-def survey(client: ElasticLoadBalancingv2Client, router: AlbRouter, colors: Colors) -> Survey:
+# What DescribeLoadBalancers calls them.
+_TYPES = {"alb": "application", "nlb": "network"}
+
+
+def survey(
+    client: ElasticLoadBalancingv2Client, router: AlbRouter | NlbRouter, colors: Colors
+) -> Survey:
     """Everything that a deployment has to know of the load balancer.
 
     Raises DeploymentRefused when it is not there, or not fit for one.
@@ -152,12 +162,13 @@ def survey(client: ElasticLoadBalancingv2Client, router: AlbRouter, colors: Colo
     )
 
 
-def find(client: ElasticLoadBalancingv2Client, router: AlbRouter) -> Found:
+def find(client: ElasticLoadBalancingv2Client, router: AlbRouter | NlbRouter) -> Found:
     """Look up load balancer, listeners and rule. Raises DeploymentRefused, naming what is not."""
     balancer = _balancer(client, router.load_balancer)
-    if balancer["Type"] != "application":
+    if balancer["Type"] != _TYPES[router.type]:
         raise DeploymentRefused(
-            f"load balancer {router.load_balancer!r} is of type {balancer['Type']}, not application"
+            f"load balancer {router.load_balancer!r} is of type {balancer['Type']}, but the router "
+            f"{router.type} needs one of type {_TYPES[router.type]}"
         )
     listeners = {
         listener["Port"]: listener["ListenerArn"]
