@@ -17,8 +17,9 @@ export PATH := $(PATH):/usr/sbin:/sbin
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
 
-demo: $(INSTALLED) programs ## One full deployment under load (PATTERN=shifted-ports PROXY=nginx|haproxy)
-	@$(PYTHON) -m sandbox.demo --pattern $(PATTERN) $(if $(PROXY),--proxy $(PROXY))
+demo: $(INSTALLED) programs ## One full deployment under load (PATTERN=shifted-ports PROXY=nginx|haproxy BALANCER=alb|nlb|clb)
+	@$(PYTHON) -m sandbox.demo --pattern $(PATTERN) $(if $(PROXY),--proxy $(PROXY)) \
+	  $(if $(BALANCER),--balancer $(BALANCER))
 
 test: $(INSTALLED) programs ## All tests (ARGS="tests/unit -k weights" for some)
 ifdef ARGS
@@ -33,7 +34,8 @@ check: $(INSTALLED) ## ruff, mypy, cfn-lint, sam validate --lint, the JSON Schem
 	@tools/check
 
 sandbox: $(INSTALLED) programs ## Everything on this machine until Ctrl-C (ARGS="--hosts 3")
-	@exec $(PYTHON) -m sandbox up --pattern $(PATTERN) $(if $(PROXY),--proxy $(PROXY)) $(ARGS)
+	@exec $(PYTHON) -m sandbox up --pattern $(PATTERN) $(if $(PROXY),--proxy $(PROXY)) \
+	  $(if $(BALANCER),--balancer $(BALANCER)) $(ARGS)
 
 build: $(INSTALLED) ## sam build, and the size of what would be uploaded
 	@tools/build

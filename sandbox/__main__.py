@@ -14,6 +14,7 @@ import requests
 import yaml
 
 from sandbox.settings import (
+    BALANCERS,
     BUILD_DIRECTORY,
     LOG_FILE,
     PATTERNS,
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="run the sandbox until Ctrl-C")
     up.add_argument("--pattern", default="shifted-ports", help=f"one of {', '.join(PATTERNS)}")
     up.add_argument("--proxy", help=f"on every host of host-proxy, one of {', '.join(PROXIES)}")
+    up.add_argument("--balancer", help=f"in front of the hosts, one of {', '.join(BALANCERS)}")
     up.add_argument("--hosts", type=int, metavar="N", help="container instances (2; host-proxy: 4)")
     up.add_argument("--runtime", default="process", help=f"one of {', '.join(RUNTIMES)}")
     up.add_argument(
@@ -78,7 +80,11 @@ def _parser() -> argparse.ArgumentParser:
         "api_error operation=* kind=… each_once=true | traffic_changed_by_others "
         "weights='{web-blue: 50, web-green: 50}' [before=elasticloadbalancing:ModifyListener] | "
         "host kind=cannot_stage|broken_configuration|silent|dies|reboots|proxy_restarts host=2 "
-        "[when=now|staged|committing|committed] [ec2=running] | host kind=appears [when=…]",
+        "[when=now|staged|committing|committed] [ec2=running] | host kind=appears [when=…] | "
+        "group kind=cannot_launch group=web-green [message=…] | "
+        "group kind=never_registers group=web-green [count=1] | "
+        "group kind=instance_dies group=web-green when=starting|registered | "
+        "group kind=scale_in|scale_out group=web-blue [by=1] [when=now|launching|shifted]",
     )
     fault.add_argument("name", nargs="?")
     fault.add_argument("values", nargs="*", metavar="KEY=VALUE")
@@ -107,6 +113,7 @@ def _up(options: argparse.Namespace) -> int:
         build_dir=options.build_dir,
         overrides=_values(options.set),
         proxy=options.proxy,
+        balancer=options.balancer,
     )
     with terminable():
         try:

@@ -23,11 +23,13 @@ from sandbox.images import Images, InvalidImageError
 
 if TYPE_CHECKING:
     from sandbox.alb.plane import DataPlane
+    from sandbox.autoscaling.faults import GroupFaults
+    from sandbox.clb.plane import DataPlane as ClassicPlane
     from sandbox.events import EventBus
     from sandbox.hosts.faults import HostFaults
     from sandbox.world import World
 
-FAULTS = ("propagation_lag", "api_error", "traffic_changed_by_others", "host")
+FAULTS = ("propagation_lag", "api_error", "traffic_changed_by_others", "host", "group")
 
 
 class Control:
@@ -43,7 +45,9 @@ class Control:
         bus: EventBus,
         images: Images,
         plane: DataPlane,
+        classic: ClassicPlane,
         hosts: HostFaults,
+        groups: GroupFaults,
         router: Mapping[str, Any],
     ) -> None:
         self._world = world
@@ -51,7 +55,9 @@ class Control:
         self._bus = bus
         self._images = images
         self._plane = plane
+        self._classic = classic
         self._hosts = hosts
+        self._groups = groups
         self._router = router
 
     def routes(self) -> dict[tuple[str, str], Route]:
@@ -92,12 +98,13 @@ class Control:
             faults.append(
                 {"name": "propagation_lag", "seconds": self._world.faults.propagation_lag}
             )
-        return faults + self._hosts.shown()
+        return faults + self._hosts.shown() + self._groups.shown()
 
     def _clear_faults(self, _body: dict[str, Any]) -> list[dict[str, Any]]:
         self._workflow.clear()
         self._world.faults.clear()
         self._hosts.clear()
+        self._groups.clear()
         return []
 
     def _add_fault(self, body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -114,6 +121,9 @@ class Control:
             case "host":
                 self._hosts.add(**given)
                 given.clear()
+            case "group":
+                self._groups.add(**given)
+                given.clear()
             case _ if name in IMAGE_FAULTS:
                 raise ControlError(
                     f"{name} belongs to an image: python -m sandbox push NAME:TAG --fault {name}"
@@ -127,14 +137,17 @@ class Control:
     def _others_change_traffic(self, given: dict[str, Any]) -> None:
         """Change the weights now, or at a call of the workflow; takes what it knows of ``given``.
 
-        Weights are by target group for a listener (or its rule), by colour for proxies on hosts.
+        Weights are by target group for a listener (or its rule), by port of the instances for one
+        of a classic load balancer, by colour for proxies on hosts.
         """
         weights = given.pop("weights", None)
         before, after = given.pop("before", None), given.pop("after", None)
         if not isinstance(weights, dict) or not weights:
             raise ControlError("traffic_changed_by_others needs weights={target group: weight}")
-        if self._router["type"] == "alb":
+        if self._router["type"] in ("alb", "nlb"):
             change = self._change_of_listener(weights)
+        elif self._router["type"] == "clb":
+            change = self._change_of_classic_listener(weights)
         else:
             change = functools.partial(
                 self._hosts.fleet.change_weights, weights, given.pop("host", None)
@@ -170,6 +183,28 @@ class Control:
 
         return change
 
+    def _change_of_classic_listener(self, weights: Mapping[str, Any]) -> Callable[[], None]:
+        """The listener is made anew for the one port that has a weight."""
+        ports = [int(port) for port, weight in weights.items() if int(weight)]
+        if len(ports) != 1:
+            raise ControlError("a classic listener sends to one port: weights={18082: 1}")
+        client = self._world.client("elb")
+        name = self._router["load_balancer"]
+
+        def change() -> None:
+            described = client.describe_load_balancers(LoadBalancerNames=[name])
+            for one in described["LoadBalancerDescriptions"][0]["ListenerDescriptions"]:
+                listener = one["Listener"]
+                if listener["LoadBalancerPort"] == self._router["port"]:
+                    client.delete_load_balancer_listeners(
+                        LoadBalancerName=name, LoadBalancerPorts=[listener["LoadBalancerPort"]]
+                    )
+                    client.create_load_balancer_listeners(
+                        LoadBalancerName=name, Listeners=[{**listener, "InstancePort": ports[0]}]
+                    )
+
+        return change
+
     def _listener(self, client: Any) -> str:
         balancers = client.describe_load_balancers(Names=[self._router["load_balancer"]])
         arn = balancers["LoadBalancers"][0]["LoadBalancerArn"]
@@ -183,8 +218,10 @@ class Control:
     def _state(self, _body: dict[str, Any]) -> dict[str, Any]:
         return {
             "listeners": self._listeners(),
+            "classic": self._classic_balancers(),
             "services": self._services(),
             "hosts": self._hosts.fleet.describe(),
+            "groups": self._groups.describe(),
             "targets": self._targets(),
             "executions": self._executions(),
             "faults": self._faults({}),
@@ -226,6 +263,26 @@ class Control:
                         }
                     )
         return found
+
+    def _classic_balancers(self) -> list[dict[str, Any]]:
+        """Ports of the instances by port: what the API says, and what takes connections."""
+        client = self._world.client("elb")
+        effective = self._classic.open_listeners()
+        return [
+            {
+                "load_balancer": balancer["LoadBalancerName"],
+                "ports": {
+                    one["Listener"]["LoadBalancerPort"]: one["Listener"]["InstancePort"]
+                    for one in balancer["ListenerDescriptions"]
+                },
+                "effective": effective.get(balancer["LoadBalancerName"], {}),
+                "check": balancer["HealthCheck"]["Target"],
+                "instances": client.describe_instance_health(
+                    LoadBalancerName=balancer["LoadBalancerName"]
+                )["InstanceStates"],
+            }
+            for balancer in client.describe_load_balancers()["LoadBalancerDescriptions"]
+        ]
 
     def _services(self) -> list[dict[str, Any]]:
         client = self._world.client("ecs")

@@ -1,9 +1,13 @@
-"""Traffic on a service, and an account of every request: drives wrk.
+"""Traffic on a service, and an account of every request.
 
-Two wrk processes share the rate: one keeps its connections open, the other asks for
-``Connection: close`` and opens a new one for each request. A request has failed when it was
-answered with anything but 2xx, when its connection could not be opened or broke, when it took
+``Load`` drives two wrk processes that share the rate: one keeps its connections open, the other
+asks for ``Connection: close`` and opens a new one for each request. A request has failed when it
+was answered with anything but 2xx, when its connection could not be opened or broke, when it took
 longer than TIMEOUT_SECONDS, or when it was never answered.
+
+While connections are refused wrk opens others in a busy loop, so what it counts then are attempts,
+many times as many as there would have been requests. Where that has to be expected there is
+``PacedLoad``, which drives ``sandbox.paced``.
 """
 
 from __future__ import annotations
@@ -12,12 +16,17 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import nan
 from pathlib import Path
 from typing import Any
+
+from sandbox.settings import ROOT
 
 SCRIPT = Path(__file__).with_name("load.lua")
 CONNECTIONS = 24
@@ -25,6 +34,9 @@ TIMEOUT_SECONDS = 5
 LONGEST_SECONDS = 24 * 3600
 LATENCY_SECONDS = 0.002
 """How long an answer takes, roughly, which comes on top of the pause between two requests."""
+PACED_SECONDS = 10.0
+"""How long the last requests of ``sandbox.paced`` take, at most."""
+
 MODES = {"keep-alive": [], "close": ["--header", "Connection: close"]}
 
 
@@ -120,6 +132,93 @@ class Load:
         self._processes = []
         if self._work is not None:
             shutil.rmtree(self._work, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request; times are epoch seconds, ``error`` is None when the answer was 2xx."""
+
+    began: float
+    ended: float
+    error: str | None
+    color: str | None
+
+
+@dataclass(frozen=True)
+class PacedResult(Result):
+    """The same, and each of the requests; ``p50`` and ``p99`` are of those that were answered."""
+
+    requests: tuple[Request, ...] = ()
+
+
+@dataclass
+class PacedLoad:
+    """Requests to ``url`` at ``rate`` a second from ``start`` to ``stop``, each on a connection of
+    its own, and counted once.
+
+    Start it from a thread that lives as long as the load, as ``Load``.
+    """
+
+    url: str
+    rate: float = 200.0
+    _process: subprocess.Popen[str] | None = None
+    _began: float = 0.0
+
+    def start(self) -> None:
+        """Begin to send."""
+        command = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "sandbox.paced"]
+        self._process = subprocess.Popen(
+            [*command, self.url, str(self.rate)],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._began = time.monotonic()
+
+    def stop(self) -> PacedResult:
+        """Send nothing more, wait for what is under way, and count. Raises LoadError."""
+        assert self._process is not None
+        seconds = time.monotonic() - self._began
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            output, _ = self._process.communicate(timeout=PACED_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise LoadError(f"sandbox.paced does not end: {error}") from error
+        finally:
+            self.kill()
+        if not output:
+            raise LoadError("sandbox.paced gave no result")
+        return paced_result([Request(*line) for line in json.loads(output)], seconds)
+
+    def kill(self) -> None:
+        """End it without a result; can be called again."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._process = None
+
+
+def paced_result(requests: Sequence[Request], seconds: float) -> PacedResult:
+    """An account of requests that were sent within so many seconds. Raises LoadError for none."""
+    if not requests:
+        raise LoadError("no request was sent")
+    errors = Counter(one.error for one in requests if one.error is not None)
+    took = sorted((one.ended - one.began) * 1000 for one in requests if one.error is None) or [nan]
+    return PacedResult(
+        total=len(requests),
+        failed=errors.total(),
+        by_color=dict(Counter(one.color for one in requests if one.color is not None)),
+        errors=dict(errors),
+        rate=len(requests) / seconds,
+        seconds=seconds,
+        p50=took[len(took) // 2],
+        p99=took[len(took) * 99 // 100],
+        requests=tuple(requests),
+    )
 
 
 def _report(output: str) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD_DIRECTORY = ROOT / "build"
-PATTERNS = ("shifted-ports", "host-proxy")
+PATTERNS = ("shifted-ports", "host-proxy", "two-clusters")
+BALANCERS = ("alb", "nlb", "clb")
 PROXIES = ("nginx", "haproxy")
 RUNTIMES = ("process",)
 MAX_HOSTS = 99

@@ -24,9 +24,12 @@ from typing import Any, Self
 
 import yaml
 
-from sandbox import alb, ecs, executions, ssm
+from sandbox import alb, autoscaling, clb, ecs, executions, ssm
+from sandbox.autoscaling.faults import GroupFaults
 from sandbox.aws import CONTROL, AwsServer
+from sandbox.balancers import with_balancer
 from sandbox.control import Control
+from sandbox.ecs.instances import RESOURCES
 from sandbox.events import EventBus
 from sandbox.functions import LambdaRuntime
 from sandbox.hosts import ec2
@@ -56,7 +59,8 @@ PARAMETER_PREFIX = "/bluegreen/services"
 PROGRAMS = {"haproxy": "haproxy", "setpriv": "util-linux", "nginx": "nginx-light"}
 """What the sandbox starts, and the Debian package it is in."""
 
-HOSTS = {"shifted-ports": 2, "host-proxy": 4}
+HOSTS = {"shifted-ports": 2, "host-proxy": 4, "two-clusters": 2}
+TASK_MEMORY = RESOURCES["MEMORY"] // 2 + 1
 STACKS = ("template", "infrastructure")
 LONGEST_PATH = 70
 ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -65,8 +69,10 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 class Sandbox:
     """A running sandbox, from ``start`` (or ``with``) to ``stop``.
 
-    ``hosts`` is the number of container instances (else what suits the pattern), ``proxy`` what is
-    on each of them (``nginx`` or ``haproxy``; for the pattern host-proxy only); ``network`` the
+    ``hosts`` is the number of container instances of a color that is live (else what suits the
+    pattern), ``proxy`` what is on each of them (``nginx`` or ``haproxy``; for the pattern
+    host-proxy only), ``balancer`` what is in front of them (``alb``, ``nlb`` or ``clb``; for the
+    other patterns, alb unless something else is said); ``network`` the
     first three numbers of the loopback /24 that everything but the APIs listens in. ``overrides``
     change the example's service configuration by dotted path (``{"bake.seconds": 1}``); with
     ``template.`` before it a name is a parameter of template.yaml, with ``infrastructure.`` one of
@@ -82,6 +88,7 @@ class Sandbox:
         build_dir: Path = BUILD_DIRECTORY,
         overrides: Mapping[str, Any] | None = None,
         proxy: str | None = None,
+        balancer: str | None = None,
     ) -> None:
         if pattern not in PATTERNS:
             raise SandboxError(f"pattern {pattern}: the sandbox has {', '.join(PATTERNS)} so far")
@@ -97,9 +104,17 @@ class Sandbox:
         self.build_dir = build_dir.resolve()
         self._network = network
         self._example = ROOT / "examples" / pattern
+        text, parameters = with_balancer(
+            (self._example / "service.yaml").read_text(), pattern, balancer
+        )
         self._text, self._parameters = _overridden(
-            (self._example / "service.yaml").read_text(),
-            {**(overrides or {}), **({"router.type": proxy} if proxy else {})},
+            text,
+            {
+                **_sizes(pattern, self._hosts),
+                **parameters,
+                **(overrides or {}),
+                **({"router.type": proxy} if proxy else {}),
+            },
         )
         self._configuration: dict[str, Any] = yaml.safe_load(self._text)
         self._setup = setup_of(self._configuration)
@@ -136,8 +151,23 @@ class Sandbox:
             "mackerel_url": None,
             "network": self._network,
             "control_url": self.world.aws_endpoint + CONTROL,
-            "hosts": [host.address for host in self.fleet.hosts()],
+            "hosts": [host.address for host in self.fleet.hosts() if host.state != "dead"],
         }
+
+    @property
+    def auto_scaling_groups(self) -> dict[str, str]:
+        """The Auto Scaling group of each color; empty where the colors share their hosts."""
+        colors: dict[str, dict[str, Any]] = self._configuration["colors"]
+        return {
+            color: slot["auto_scaling_group"]
+            for color, slot in colors.items()
+            if "auto_scaling_group" in slot
+        }
+
+    @property
+    def accepts_gap(self) -> bool:
+        """Whether requests may be refused during a switch, as the service configuration says."""
+        return bool(self._configuration["router"].get("accept_gap"))
 
     @property
     def _ports(self) -> tuple[int, int | None]:
@@ -175,7 +205,6 @@ class Sandbox:
         os.environ["MOTO_PORT"] = str(server.port)
         self.world = World(
             network=self._network,
-            hosts=self._hosts,
             aws_endpoint=server.endpoint,
             work_directory=work,
             log_directory=self.build_dir,
@@ -188,10 +217,19 @@ class Sandbox:
         self._cleanup.callback(scheduler.join)
         plane = alb.install(self.world, containers.launch)
         self._cleanup.callback(plane.join)
+        classic = clb.install(self.world, containers.launch)
+        self._cleanup.callback(classic.join)
         self.fleet = Fleet(self.world, containers, scheduler.instances, self._setup)
         self._cleanup.callback(self.fleet.join)
         ec2.install(self.fleet.launched, self.fleet.terminated)
-        host_faults = HostFaults(self.world, self.fleet, self._setup.proxy if self._setup else None)
+        self.scaler = autoscaling.install(self.world)
+        self._cleanup.callback(self.scaler.join)
+        host_faults = HostFaults(
+            self.world, self.fleet, self.scaler, self._setup.proxy if self._setup else None
+        )
+        self.groups = GroupFaults(
+            self.world, self.fleet, self.scaler, scheduler.instances, self._configuration["router"]
+        )
         ssm.install(self.world, self.fleet).watcher = host_faults
         code = work / "functions"
         shutil.copytree(ROOT / "functions", code, ignore=shutil.ignore_patterns("__pycache__"))
@@ -212,7 +250,9 @@ class Sandbox:
             bus,
             self.images,
             plane,
+            classic,
             host_faults,
+            self.groups,
             self._configuration["router"],
         )
         server.front.routes = control.routes()
@@ -244,6 +284,7 @@ class Sandbox:
                 Name=f"{PARAMETER_PREFIX}/{service}", Value=self._text, Type="String"
             )
             warm.result()
+            self.scaler.wait_until_settled()
             self.fleet.wait_until_booted()
 
     def _start_log(self) -> None:
@@ -311,6 +352,21 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _sizes(pattern: str, hosts: int) -> dict[str, Any]:
+    """The overrides that make so many hosts.
+
+    With two-clusters there are none at first: a deployment launches as many as its tasks need,
+    and here each task fills more than half of a host.
+    """
+    if pattern != "two-clusters":
+        return {"infrastructure.InstanceCount": hosts}
+    return {
+        "health.initial_count": hosts,
+        "infrastructure.MaxSize": 2 * hosts,
+        "infrastructure.TaskMemory": TASK_MEMORY,
+    }
 
 
 def _work_directory(setup: Setup | None) -> Path:

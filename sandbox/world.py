@@ -40,16 +40,14 @@ class Faults:
 class World:
     """One running sandbox, as its parts see it.
 
-    ``network`` is the first three numbers of a loopback /24, such as ``127.0.1``; ``hosts`` is how
-    many container instances there are at first. ``aws_endpoint`` is the base URL of the AWS
-    APIs. ``work_directory`` is a temporary directory that is removed at the end; ``log_directory``
-    stays. ``publish`` sends one event (with at least source, detail-type, resources and detail;
-    the rest is filled in) through EventBridge's default bus. ``stopping`` is set once, when
-    everything has to end: threads wait on it instead of sleeping.
+    ``network`` is the first three numbers of a loopback /24, such as ``127.0.1``. ``aws_endpoint``
+    is the base URL of the AWS APIs. ``work_directory`` is a temporary directory that is removed at
+    the end; ``log_directory`` stays. ``publish`` sends one event (with at least source,
+    detail-type, resources and detail; the rest is filled in) through EventBridge's default bus.
+    ``stopping`` is set once, when everything has to end: threads wait on it instead of sleeping.
     """
 
     network: str
-    hosts: int
     aws_endpoint: str
     work_directory: Path
     log_directory: Path

@@ -1,4 +1,4 @@
-"""Application load balancers: moto's ELBv2 with a real data plane.
+"""Application and network load balancers: moto's ELBv2 with a real data plane.
 
 ``install`` puts ``backend.AlbBackend`` in the place of moto's and starts ``plane.DataPlane``, which
 runs HAProxy (``configuration``, ``haproxy``), checks targets (``health``) and decides about them

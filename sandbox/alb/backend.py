@@ -1,10 +1,13 @@
 """moto's ELBv2 made as strict as AWS, with targets that have a life.
 
+Application and network load balancers share it, as they do in AWS. What only a network load
+balancer's listeners, groups and actions have or refuse is in ``network``.
+
 What moto does differently and this corrects: it keys targets by id without port and calls them all
 healthy; it changes what it was given in ForwardConfig, and accepts what AWS refuses (unknown
-groups on a modified listener, weights out of range, a second listener on the same port, actions of
-the default rule through ModifyRule); it forgets to which load balancers a group belongs when a
-listener or rule is modified.
+groups on a modified listener, groups of another protocol, weights out of range, a second listener
+on the same port, actions of the default rule through ModifyRule); it forgets to which load
+balancers a group belongs when a listener or rule is modified.
 """
 
 from __future__ import annotations
@@ -30,8 +33,10 @@ from moto.elbv2.models import (
     FakeListenerRule,
     FakeLoadBalancer,
     FakeRule,
+    FakeTargetGroup,
 )
 
+from sandbox.alb import network
 from sandbox.alb.targets import TargetKey
 
 if TYPE_CHECKING:
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
 
 MAX_WEIGHT = 999
 MAX_GROUPS = 5
+MAX_STICKINESS_SECONDS = 604_800
 
 
 class AlbBackend(ELBv2Backend):
@@ -51,6 +57,11 @@ class AlbBackend(ELBv2Backend):
         """As moto, but the DNS name is an address that answers."""
         balancer = super().create_load_balancer(*args, **kwargs)
         balancer.dns_name = self.plane.address
+        if balancer.type == "network":
+            moto_arn, balancer.arn = balancer.arn, balancer.arn.replace("/app/", "/net/")
+            self.load_balancers[balancer.arn] = self.load_balancers.pop(moto_arn)
+            self.tagging_service.copy_tags(moto_arn, balancer.arn)
+            self.tagging_service.delete_all_tags_for_resource(moto_arn)
         return balancer
 
     def delete_load_balancer(self, arn: str) -> None:
@@ -73,17 +84,18 @@ class AlbBackend(ELBv2Backend):
         for other in balancer.listeners.values() if balancer else []:
             if int(other.port) == int(port):
                 raise DuplicateListenerError
+        checked = self._checked(actions, balancer, protocol)
         listener = super().create_listener(
             load_balancer_arn,
             protocol,
             port,
             ssl_policy,
             certificate,
-            self._checked(actions),
+            checked,
             alpn_policy,
             tags,
         )
-        if protocol == "HTTP":  # nothing of TLS is shown then
+        if protocol not in ("HTTPS", "TLS"):  # nothing of TLS is shown then
             listener.ssl_policy = listener.alpn_policy = None
         self._changed()
         return listener
@@ -98,9 +110,14 @@ class AlbBackend(ELBv2Backend):
         actions: list[dict[str, Any]] | None = None,
     ) -> FakeListener:
         """As moto, but actions are checked; what is not given stays as it is."""
-        self.describe_listeners(None, [arn])
+        listener = self.describe_listeners(None, [arn])[0]
+        balancer = self.load_balancers[listener.load_balancer_arn]
+        checked = self._checked(actions or [], balancer, protocol or listener.protocol)
+        if balancer.type == "network":  # moto refuses its protocols
+            network.modify_protocol(self, listener, protocol, certificates or [])
+            protocol, certificates = None, None
         listener = super().modify_listener(
-            arn, port, protocol, ssl_policy, certificates or [], self._checked(actions or [])
+            arn, port, protocol, ssl_policy, certificates or [], checked
         )
         self._changed()
         return listener
@@ -119,9 +136,11 @@ class AlbBackend(ELBv2Backend):
         tags: list[dict[str, str]] | None = None,
     ) -> FakeListenerRule:
         """As moto, but actions are checked and priorities are numbers."""
-        rule = super().create_rule(
-            listener_arn, conditions, int(priority), self._checked(actions), tags
-        )
+        listener = self.describe_listeners(None, [listener_arn])[0]
+        balancer = self.load_balancers[listener.load_balancer_arn]
+        network.refuse_rules(balancer)
+        checked = self._checked(actions, balancer, listener.protocol)
+        rule = super().create_rule(listener_arn, conditions, int(priority), checked, tags)
         self._changed()
         return rule
 
@@ -129,17 +148,39 @@ class AlbBackend(ELBv2Backend):
         self, rule_arn: str, conditions: list[dict[str, Any]], actions: list[dict[str, Any]]
     ) -> FakeRule:
         """As moto, but actions are checked and the default rule is refused."""
-        if self.describe_rules(None, [rule_arn])[0].is_default:
+        known = self.describe_rules(None, [rule_arn])[0]
+        if known.is_default:
             raise ELBClientError(
                 "OperationNotPermitted", f"Default rule '{rule_arn}' cannot be modified"
             )
-        rule = super().modify_rule(rule_arn, conditions, self._checked(actions))
+        listener = self.describe_listeners(None, [known.listener_arn])[0]
+        balancer = self.load_balancers[listener.load_balancer_arn]
+        checked = self._checked(actions, balancer, listener.protocol)
+        rule = super().modify_rule(rule_arn, conditions, checked)
         self._changed()
         return rule
 
     def delete_rule(self, arn: str) -> None:
         super().delete_rule(arn)
         self._changed()
+
+    def create_target_group(self, name: str, **kwargs: Any) -> FakeTargetGroup:
+        """As moto, but groups of a network load balancer have its defaults and attributes."""
+        protocol = kwargs.get("protocol")
+        if protocol not in network.PROTOCOLS:
+            return super().create_target_group(name, **kwargs)
+        group = super().create_target_group(name, **network.with_defaults(kwargs))
+        group.attributes = network.attributes(str(protocol))
+        return group
+
+    def modify_target_group_attributes(
+        self, target_group_arn: str, attributes: dict[str, Any]
+    ) -> None:
+        """As moto, but a network load balancer's group refuses what it does not have."""
+        group = self._group(target_group_arn)
+        if group.protocol in network.PROTOCOLS:
+            network.check_attributes(attributes)
+        super().modify_target_group_attributes(target_group_arn, attributes)
 
     def register_targets(self, target_group_arn: str, instances: list[Any]) -> None:
         """Register targets by id and port; one that is registered already stays as it is."""
@@ -156,7 +197,7 @@ class AlbBackend(ELBv2Backend):
             address = instance.private_ip if instance is not None else target["Id"]
             targets.append((self._key(group, target), str(address)))
         for key, address in targets:
-            self.plane.register(key, address)
+            self.plane.register(key, address, quick=group.protocol not in network.PROTOCOLS)
 
     def deregister_targets(self, target_group_arn: str, instances: list[dict[str, Any]]) -> None:
         """Start draining; targets that are not registered are no error, as in AWS."""
@@ -208,14 +249,24 @@ class AlbBackend(ELBv2Backend):
     def _key(group: Any, target: dict[str, Any]) -> TargetKey:
         return (group.arn, target["Id"], int(target.get("Port") or group.port))
 
-    def _checked(self, actions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return AWS's form of the actions; raises AWS's errors."""
+    def _checked(
+        self, actions: list[dict[str, Any]], balancer: FakeLoadBalancer | None, protocol: str
+    ) -> list[dict[str, Any]]:
+        """Return AWS's form of the actions of a listener of ``protocol``; raises AWS's errors."""
         result = []
+        is_network = balancer is not None and balancer.type == "network"
+        if is_network:
+            network.check_actions(actions)
         for number, action in enumerate(copy.deepcopy(actions), 1):
             if action.get("Type") not in ALLOWED_ACTIONS:
                 raise InvalidActionTypeError(action.get("Type"), number)
-            result.append(_forward(action) if action["Type"] == "forward" else action)
+            if action["Type"] == "forward":
+                action = _forward(action, has_duration=not is_network)
+            result.append(action)
         self._validate_actions([FakeAction(copy.deepcopy(action)) for action in result])
+        for action in result:
+            for arn, _ in forward_weights(action):
+                network.check_protocols(protocol, self.target_groups[arn])
         return result
 
     def _changed(self) -> None:
@@ -242,9 +293,9 @@ def forward_weights(action: dict[str, Any]) -> list[tuple[str, int]]:
     return [(group["TargetGroupArn"], int(group["Weight"])) for group in groups]
 
 
-def _forward(action: dict[str, Any]) -> dict[str, Any]:
+def _forward(action: dict[str, Any], *, has_duration: bool) -> dict[str, Any]:
     """Fill a forward action as AWS shows it: always with ForwardConfig, and with TargetGroupArn
-    only when there is one group.
+    only when there is one group. ``has_duration``: whether stickiness needs one.
     """
     arn = action.pop("TargetGroupArn", None)
     config = action.setdefault("ForwardConfig", {})
@@ -272,8 +323,12 @@ def _forward(action: dict[str, Any]) -> dict[str, Any]:
             )
     stickiness = config.setdefault("TargetGroupStickinessConfig", {"Enabled": False})
     seconds = stickiness.get("DurationSeconds")
-    if stickiness.get("Enabled") and not (seconds and 1 <= int(seconds) <= 604_800):
+    if has_duration and stickiness.get("Enabled") and not _is_duration(seconds):
         raise ValidationError("Stickiness duration must be between 1 and 604800 seconds")
     if len(groups) == 1:
         action["TargetGroupArn"] = groups[0]["TargetGroupArn"]
     return action
+
+
+def _is_duration(seconds: Any) -> bool:
+    return bool(seconds) and 1 <= int(seconds) <= MAX_STICKINESS_SECONDS

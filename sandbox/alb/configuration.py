@@ -2,11 +2,12 @@
 
 What changes while requests flow is not in it, but told to a running process (``haproxy``):
   - which group a request goes to: one map entry a rule holds its whole forward action, so every
-    request sees either the old weights or the new ones;
+    request (of a TCP listener: every new connection) sees either the old weights or the new ones;
   - the targets of a group: each group has SLOTS servers that are given addresses and states.
 Listeners, rules, conditions and fixed responses are in it.
 
 As an ALB does, HAProxy never repeats a request (retries 0) and reuses its connections to targets.
+A connection to a TCP listener is an NLB's: it stays with the target that it was given.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ SESSION_SECONDS = 60  # that a session of the runtime API may be silent: longer 
 HAND_OVER = "hand-over"
 """What the map says of a listener in a process that was replaced: requests go to the new one."""
 
+SUCCESSOR = ".successor"
+
 ERROR_REASONS = {
     400: "Bad Request",
     408: "Request Time-out",
@@ -33,6 +36,13 @@ ERROR_REASONS = {
     503: "Service Temporarily Unavailable",
     504: "Gateway Time-out",
 }
+
+
+class Protocol(StrEnum):
+    """What a listener and its groups speak: the words of HAProxy's ``mode``."""
+
+    HTTP = "http"
+    TCP = "tcp"
 
 
 class Mode(StrEnum):
@@ -80,6 +90,7 @@ class Frontend:
     name: str
     port: int
     rules: tuple[Rule, ...]
+    protocol: Protocol = Protocol.HTTP
 
 
 @dataclass(frozen=True)
@@ -88,16 +99,18 @@ class Group:
 
     name: str
     algorithm: str = "roundrobin"
+    protocol: Protocol = Protocol.HTTP
 
 
 @dataclass(frozen=True)
 class Structure:
-    """What only a reload can change."""
+    """What only a reload can change; the timeouts, of HTTP and of TCP, are in seconds."""
 
     address: str
     frontends: tuple[Frontend, ...]
     groups: tuple[Group, ...]
     idle_timeout: int = 60
+    tcp_idle_timeout: int = 350  # of an NLB
 
 
 Weights = tuple[tuple[str, int], ...]
@@ -166,10 +179,12 @@ def render(
         "  retries 0",
         "  http-reuse always",
         "  option idle-close-on-response",  # a reload drops no idle connection of a client
-        "  option forwardfor",
         *(f"  errorfile {status} {errors[status]}" for status in ERROR_REASONS),
     ]
     for frontend in structure.frontends:
+        if frontend.protocol is Protocol.TCP:
+            lines += _render_tcp_frontend(frontend, structure, actions)
+            continue
         lines += _render_frontend(frontend, structure.address, actions)
         lines += [
             f"backend {_successor(frontend)}",
@@ -177,13 +192,13 @@ def render(
         ]
     lines += [f"backend {NOWHERE}", f"  http-request return status 503 errorfile {errors[503]}"]
     for group in structure.groups:
-        lines += [
-            f"backend {group.name}",
-            f"  balance {group.algorithm}",
+        lines += [f"backend {group.name}", f"  balance {group.algorithm}"]
+        if group.protocol is Protocol.TCP:
+            lines += ["  mode tcp", f"  timeout server {structure.tcp_idle_timeout}s"]
+        else:
             # HAProxy says 503 for a target that refuses the connection, an ALB 502. (Nothing is
             # sent to a group without a usable target: NOWHERE takes its place in the map.)
-            f"  errorfile 503 {errors[502]}",
-        ]
+            lines.append(f"  errorfile 503 {errors[502]}")
         for number in range(SLOTS):
             slot = slots.get((group.name, number), Slot("127.0.0.1", 1, Mode.EMPTY))
             line = f"  server s{number} {slot.address}:{slot.port}"
@@ -195,6 +210,7 @@ def _render_frontend(frontend: Frontend, address: str, actions: Path) -> list[st
     lines = [
         f"frontend {frontend.name}",
         f"  bind {address}:{frontend.port}",
+        "  option forwardfor",
         "  http-request set-header X-Forwarded-Proto http",
         f"  http-request set-header X-Forwarded-Port {frontend.port}",
         f"  http-request set-var(txn.listener) str({frontend.name}),map({actions})",
@@ -216,12 +232,7 @@ def _render_frontend(frontend: Frontend, address: str, actions: Path) -> list[st
         f"  http-request set-var(txn.action) var(txn.rule),map({actions})",
         "  http-request set-var(txn.random) rand()",
     ]
-    for place in reversed(range(MAX_GROUPS_PER_RULE)):
-        bound, group = 2 * place + 1, 2 * place + 2
-        lines.append(
-            f"  http-request set-var(txn.group) var(txn.action),field({group},|) "
-            f"if {{ var(txn.action),field({bound},|),sub(txn.random) -m int gt 0 }}"
-        )
+    lines += _choice("http-request", "txn")
     lines += [
         f"  use_backend {_successor(frontend)} if replaced",
         "  use_backend %[var(txn.group)] if { var(txn.group) -m found }",
@@ -230,9 +241,42 @@ def _render_frontend(frontend: Frontend, address: str, actions: Path) -> list[st
     return lines
 
 
+def _render_tcp_frontend(frontend: Frontend, structure: Structure, actions: Path) -> list[str]:
+    """A listener of an NLB: it has one rule, and decides once, when the connection comes.
+
+    What has nowhere to go is reset. Nothing is handed over after a reload, as connections are not
+    asked anything twice.
+    """
+    (rule,) = frontend.rules
+    return [
+        f"frontend {frontend.name}",
+        "  mode tcp",
+        f"  timeout client {structure.tcp_idle_timeout}s",
+        f"  bind {structure.address}:{frontend.port}",
+        f"  tcp-request connection set-var(sess.action) str({rule.key}),map({actions})",
+        "  tcp-request connection set-var(sess.random) rand()",
+        *_choice("tcp-request connection", "sess"),
+        "  tcp-request connection reject unless { var(sess.group) -m found } "
+        f"!{{ var(sess.group) -m str {NOWHERE} }}",
+        "  use_backend %[var(sess.group)]",
+    ]
+
+
+def _choice(statement: str, scope: str) -> list[str]:
+    """Set the variable ``group`` by those named action and random; the last match wins."""
+    lines = []
+    for place in reversed(range(MAX_GROUPS_PER_RULE)):
+        bound, group = 2 * place + 1, 2 * place + 2
+        lines.append(
+            f"  {statement} set-var({scope}.group) var({scope}.action),field({group},|) "
+            f"if {{ var({scope}.action),field({bound},|),sub({scope}.random) -m int gt 0 }}"
+        )
+    return lines
+
+
 def _successor(frontend: Frontend) -> str:
     """The backend of a listener that is the load balancer itself, as the next process will be."""
-    return f"{frontend.name}.successor"
+    return frontend.name + SUCCESSOR
 
 
 def _line(statement: str, conditions: Sequence[str]) -> str:

@@ -4,6 +4,8 @@ New listeners, rules, conditions and fixed responses take a reload: a new proces
 listening sockets over from the old one (``-x``), which answers one more request on each connection
 that it has (``-sf``). A client may send that request minutes later, and nobody can tell a process
 that is about to end of new targets. So its last command is to hand such requests to its successor.
+Connections of TCP listeners stay with the old process, and end there. A listener that is gone
+refuses connections at once; what was asked before that is still answered.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import signal
 import socket
 import subprocess
 import time
@@ -21,6 +24,7 @@ from typing import IO
 
 from sandbox.alb.configuration import (
     HAND_OVER,
+    SUCCESSOR,
     Mode,
     Slot,
     Structure,
@@ -32,6 +36,7 @@ from sandbox.alb.configuration import (
 
 START_SECONDS = 10.0
 ANSWER_SECONDS = 5.0
+IDLE_SECONDS = 0.2  # in which a process ends that nobody is connected to
 PROMPT = b"> "
 
 Place = tuple[str, int]
@@ -80,6 +85,19 @@ class Haproxy:
             if self._process is not None:
                 self._tell(weights, slots)
 
+    def sessions(self) -> dict[Place, int]:
+        """How many requests (of TCP: connections) each server of the present process has."""
+        if self._process is None:
+            return {}
+        lines = self._ask("show stat -1 4 -1").splitlines()
+        names = lines[0].removeprefix("# ").split(",")
+        rows = [dict(zip(names, line.split(","), strict=False)) for line in lines[1:] if line]
+        return {
+            (row["pxname"], int(row["svname"].removeprefix("s"))): int(row["scur"])
+            for row in rows
+            if not row["pxname"].endswith(SUCCESSOR)
+        }
+
     def stop(self) -> None:
         """End all processes."""
         processes = [*self._replaced, *([self._process] if self._process else [])]
@@ -116,11 +134,14 @@ class Haproxy:
         if self._process is not None and self._process.poll() is not None:
             logger.warning("haproxy has ended with %s: see %s", self._process.returncode, self._log)
             self._process = None
+        old = self._process
+        if old is not None:
+            self._refuse(structure)
         if not structure.frontends:
-            self.stop()
+            if old is not None:
+                self._retire(old)
             self._structure = structure
             return
-        old = self._process
         with contextlib.nullcontext() if old is None else self._hand_over():
             command = self._prepare(structure, weights, slots)
             if old is not None:
@@ -138,6 +159,24 @@ class Haproxy:
             place: slot if slot.mode is Mode.READY else dataclasses.replace(slot, mode=Mode.EMPTY)
             for place, slot in slots.items()
         }
+
+    def _refuse(self, structure: Structure) -> None:
+        """Stop listening for what the new structure does not have; it may have been said before."""
+        assert self._structure is not None
+        wanted = {frontend.name for frontend in structure.frontends}
+        for frontend in self._structure.frontends:
+            if frontend.name not in wanted:
+                with contextlib.suppress(OSError):
+                    self._ask(f"shutdown frontend {frontend.name}")
+
+    def _retire(self, process: subprocess.Popen[bytes]) -> None:
+        """Let a process without listeners end when everybody has their answers."""
+        with self._hand_over():
+            process.send_signal(signal.SIGUSR1)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(IDLE_SECONDS)
+        self._replaced.append(process)
+        self._process = None
 
     def _prepare(
         self,

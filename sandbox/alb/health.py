@@ -1,9 +1,9 @@
-"""The health checks of target groups: real HTTP requests, all in one thread.
+"""The health checks of target groups: real HTTP requests and connections, all in one thread.
 
-AWS's habits: GET with ``User-Agent: ELB-HealthChecker/2.0`` on a new connection each time; any
-status code outside the matcher is Target.ResponseCodeMismatch with the code in the description, no
-answer in time is Target.Timeout, anything else (connection refused, no HTTP) is
-Target.FailedHealthChecks.
+An ALB's habits: GET with ``User-Agent: ELB-HealthChecker/2.0`` on a new connection each time;
+any status code outside the matcher is Target.ResponseCodeMismatch with the code in the description,
+no answer in time is Target.Timeout, anything else (connection refused, no HTTP) is
+Target.FailedHealthChecks. An NLB knows this last reason only.
 
 Not AWS's: intervals and timeouts are divided by a factor, because nobody wants to wait in a
 sandbox; a timeout never becomes shorter than MIN_TIMEOUT_SECONDS.
@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from sandbox.alb.targets import CheckResult, TargetKey
+from sandbox.alb.targets import FAILED, CheckResult, TargetKey
 
 MIN_TIMEOUT_SECONDS = 1.0
 MIN_INTERVAL_SECONDS = 0.1
@@ -25,11 +25,14 @@ MIN_INTERVAL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Check:
-    """How to check one target; ``interval`` and ``timeout`` in seconds, already divided."""
+    """How to check one target; ``interval`` and ``timeout`` in seconds, already divided.
+
+    Without ``path`` it is enough that the target takes a connection.
+    """
 
     address: str
     port: int
-    path: str
+    path: str | None
     matcher: str
     interval: float
     timeout: float
@@ -86,11 +89,14 @@ async def check_once(check: Check) -> CheckResult:
     """Make one health check."""
     try:
         async with asyncio.timeout(check.timeout):
+            if check.path is None:
+                await _connect(check)
+                return CheckResult(True)
             status = await _get(check)
     except TimeoutError:
         return CheckResult(False, "Target.Timeout", "Request timed out")
     except (OSError, ValueError, EOFError, asyncio.LimitOverrunError):
-        return CheckResult(False, "Target.FailedHealthChecks", "Health checks failed")
+        return CheckResult(False, *FAILED)
     if matches(status, check.matcher):
         return CheckResult(True)
     return CheckResult(
@@ -98,6 +104,13 @@ async def check_once(check: Check) -> CheckResult:
         "Target.ResponseCodeMismatch",
         f"Health checks failed with these codes: [{status}]",
     )
+
+
+async def _connect(check: Check) -> None:
+    _, writer = await asyncio.open_connection(check.address, check.port)
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 async def _get(check: Check) -> int:

@@ -4,7 +4,8 @@ One thread looks at listeners, rules and targets many times a second and tells H
   - a changed forward action is followed ``FOLLOW_SECONDS`` plus the fault ``propagation_lag``
     later, as accepted and effective are two moments in AWS too;
   - registered targets, health and draining are followed at once;
-  - at the end of its deregistration delay a target's connections are cut and it is gone.
+  - at the end of its deregistration delay a target is gone, and its connections are cut if it was
+    an ALB's; an NLB cuts them only where its group says so, and when a target becomes unhealthy.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from sandbox.alb import network
 from sandbox.alb.backend import forward_weights
 from sandbox.alb.configuration import (
     NOWHERE,
@@ -27,6 +29,7 @@ from sandbox.alb.configuration import (
     Frontend,
     Group,
     Mode,
+    Protocol,
     Rule,
     Slot,
     Structure,
@@ -34,12 +37,15 @@ from sandbox.alb.configuration import (
 )
 from sandbox.alb.haproxy import Haproxy, HaproxyError
 from sandbox.alb.health import MIN_INTERVAL_SECONDS, MIN_TIMEOUT_SECONDS, Check, HealthChecker
-from sandbox.alb.targets import CheckResult, Target, TargetKey, receiving
+from sandbox.alb.targets import FAILED, CheckResult, Target, TargetKey, receiving
 from sandbox.world import World
 
 TICK_SECONDS = 0.05
 FOLLOW_SECONDS = 0.05
 PASS_SECONDS = 10.0  # that a call waits for the data plane, at most
+
+PROTOCOLS = {"HTTP": Protocol.HTTP, "TCP": Protocol.TCP}
+"""What is carried: other protocols exist in the API only."""
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +59,18 @@ class _Followed:
     seen: Weights
     effective: Weights
     waiting: deque[tuple[float, Weights]] = field(default_factory=deque)
+
+
+@dataclass(frozen=True)
+class _Cuts:
+    """When the connections of a group's targets are cut: of an unhealthy one, of a gone one."""
+
+    unhealthy: bool
+    gone: bool
+
+
+AT_THE_END = _Cuts(unhealthy=False, gone=True)
+"""As an ALB does: even an unhealthy target may answer what it was asked already."""
 
 
 class DataPlane:
@@ -76,6 +94,7 @@ class DataPlane:
         self._followed: dict[str, _Followed] = {}
         self._slots: dict[tuple[str, int], tuple[TargetKey | None, Slot]] = {}
         self._used: set[str] = set()
+        self._cuts: dict[str, _Cuts] = {}
         self._checks: dict[TargetKey, Check] = {}
         self._checker = HealthChecker(self._record)
         self._haproxy = Haproxy(
@@ -96,12 +115,12 @@ class DataPlane:
         """Look now: something has changed."""
         self._wake.set()
 
-    def register(self, key: TargetKey, address: str) -> None:
-        """Register a target, or take a draining one back."""
+    def register(self, key: TargetKey, address: str, *, quick: bool = True) -> None:
+        """Register a target (``quick`` as in ``Target``), or take a draining one back."""
         with self._lock:
             known = self._targets.get(key)
             if known is None or known.state == "draining":
-                target = self._targets[key] = Target(key, address)
+                target = self._targets[key] = Target(key, address, quick)
                 if key[0] not in self._used:
                     target.use(in_use=False)
         self.wake()
@@ -171,6 +190,7 @@ class DataPlane:
         with self._lock:
             self._follow_actions(actions, now)
             self._used = used
+            self._cuts = {arn: _cuts(group) for arn, group in dict(backend.target_groups).items()}
             for key, target in list(self._targets.items()):
                 target.use(in_use=key[0] in used)
                 over = target.gone_at is not None and target.gone_at <= now
@@ -197,12 +217,14 @@ class DataPlane:
         frontends: list[Frontend] = []
         actions: dict[str, Weights] = {}
         used: set[str] = set()
-        idle_timeout = 60
+        idle_timeout, tcp_idle_timeout = 60, 350
         for balancer in list(backend.load_balancers.values()):
             idle_timeout = int(balancer.attrs.get("idle_timeout.timeout_seconds", idle_timeout))
             for listener in list(balancer.listeners.values()):
-                if listener.protocol != "HTTP":
+                if listener.protocol not in PROTOCOLS:
                     continue
+                if listener.protocol == "TCP":
+                    tcp_idle_timeout = int(listener.attributes["tcp.idle_timeout.seconds"])
                 rules = sorted(listener.rules.values(), key=_priority)
                 frontends.append(_frontend(listener, rules))
                 for rule in rules:
@@ -210,11 +232,14 @@ class DataPlane:
                     actions[_arn(listener, rule)] = tuple((_group_name(a), w) for a, w in weights)
                     used |= {arn for arn, _ in weights}
         groups = tuple(
-            Group(_group_name(group.arn), _algorithm(group))
+            Group(_group_name(group.arn), _algorithm(group), PROTOCOLS[group.protocol])
             for group in list(backend.target_groups.values())
-            if group.protocol == "HTTP"
+            if group.protocol in PROTOCOLS
         )
-        return Structure(self.address, tuple(frontends), groups, idle_timeout), actions, used
+        structure = Structure(
+            self.address, tuple(frontends), groups, idle_timeout, tcp_idle_timeout
+        )
+        return structure, actions, used
 
     def _follow_actions(self, actions: dict[str, Weights], now: float) -> None:
         for arn in set(self._followed) - set(actions):
@@ -244,7 +269,8 @@ class DataPlane:
             if place[0] not in groups:
                 del self._slots[place]
             elif key is not None and key not in self._targets:
-                self._slots[place] = (None, Slot(slot.address, slot.port, Mode.EMPTY))
+                mode = Mode.EMPTY if self._cuts.get(key[0], AT_THE_END).gone else Mode.DRAIN
+                self._slots[place] = (None, Slot(slot.address, slot.port, mode))
         held = {key: place for place, (key, _) in self._slots.items() if key is not None}
         for arn, targets in by_group.items():
             ready = receiving(targets)
@@ -254,6 +280,9 @@ class DataPlane:
                     logger.error("no more than %d targets in %s", SLOTS, arn)
                     continue
                 mode = Mode.READY if target.key in ready else Mode.DRAIN
+                cuts = self._cuts.get(arn, AT_THE_END)
+                if mode is Mode.DRAIN and target.state == "unhealthy" and cuts.unhealthy:
+                    mode = Mode.EMPTY
                 self._slots.pop(slot_place, None)  # the dictionary is in the order of last use
                 self._slots[slot_place] = (target.key, Slot(target.address, target.port, mode))
 
@@ -276,11 +305,12 @@ class DataPlane:
             if target.state not in ("initial", "healthy", "unhealthy") or group is None:
                 continue
             port = group.health_check_port
+            connects = group.health_check_protocol == "TCP"
             checks[key] = Check(
                 address=target.address,
                 port=target.port if port in (None, "traffic-port") else int(port),
-                path=group.health_check_path or "/",
-                matcher=group.matcher.get("HttpCode", "200"),
+                path=None if connects else group.health_check_path or "/",
+                matcher="" if connects else group.matcher.get("HttpCode", "200"),
                 interval=max(
                     MIN_INTERVAL_SECONDS,
                     int(group.health_check_interval_seconds) / self._divisor,
@@ -298,6 +328,8 @@ class DataPlane:
             if target is None or group is None:
                 return
             before = target.state
+            if group.protocol == "TCP" and not result.healthy:
+                result = CheckResult(False, *FAILED)
             target.record(
                 result, int(group.healthy_threshold_count), int(group.unhealthy_threshold_count)
             )
@@ -328,6 +360,17 @@ def _algorithm(group: Any) -> str:
     return "leastconn" if kind == "least_outstanding_requests" else "roundrobin"
 
 
+def _cuts(group: Any) -> _Cuts:
+    if group.protocol not in network.PROTOCOLS:
+        return AT_THE_END
+    attributes = group.attributes
+    return _Cuts(
+        unhealthy=attributes["target_health_state.unhealthy.connection_termination.enabled"]
+        == "true",
+        gone=attributes["deregistration_delay.connection_termination.enabled"] == "true",
+    )
+
+
 def _frontend(listener: Any, rules: list[Any]) -> Frontend:
     return Frontend(
         name=f"listener-{_rule_key(listener.arn)}",
@@ -336,6 +379,7 @@ def _frontend(listener: Any, rules: list[Any]) -> Frontend:
             Rule(_rule_key(_arn(listener, rule)), _conditions(rule), _fixed_response(rule))
             for rule in rules
         ),
+        protocol=PROTOCOLS[listener.protocol],
     )
 
 

@@ -1,13 +1,14 @@
 """The targets of all target groups and what state each is in.
 
-This is the part of an ALB that decides: pure bookkeeping without network or clock of its own.
+This is the part of a load balancer that decides: bookkeeping without network or clock of its own.
 
 AWS's habits:
   - a target is an id *and* a port: one instance can be registered several times;
   - in a group that no listener or rule uses, a target stays ``unused`` (Target.NotInUse) and is
     never checked;
-  - the first successful check makes an ``initial`` target healthy; only an unhealthy one has to
-    succeed HealthyThresholdCount times in a row;
+  - the first successful check makes an ``initial`` target of an ALB healthy; an unhealthy one has
+    to succeed HealthyThresholdCount times in a row (AWS does not say how many checks an ``initial``
+    target of an NLB has to pass, and takes minutes: here it is the threshold too);
   - a deregistered target is ``draining`` for the whole deregistration delay, also when idle, then
     it is gone; one that was unused is gone at once;
   - with no healthy target the load balancer fails open and sends to every registered one.
@@ -29,6 +30,7 @@ NOT_IN_USE = (
 )
 CHECKING = ("Elb.InitialHealthChecking", "Initial health checks in progress")
 REGISTERING = ("Elb.RegistrationInProgress", "Target registration is in progress")
+FAILED = ("Target.FailedHealthChecks", "Health checks failed")
 DRAINING = ("Target.DeregistrationInProgress", "Target deregistration is in progress")
 
 
@@ -43,14 +45,19 @@ class CheckResult:
 
 @dataclass
 class Target:
-    """One registered target. ``address`` is where it listens, ``gone_at`` when draining ends."""
+    """One registered target. ``address`` is where it listens, ``gone_at`` when draining ends.
+
+    ``quick``: whether one successful check is enough at first.
+    """
 
     key: TargetKey
     address: str
+    quick: bool = True
     state: State = "initial"
     reason: str | None = REGISTERING[0]
     description: str | None = REGISTERING[1]
-    in_a_row: int = 0  # checks that contradict the state
+    in_a_row: int = 0  # checks that contradict the state; of an initial one those that agree
+    passed: bool | None = None  # the last check, of an initial one
     gone_at: float | None = None
 
     @property
@@ -71,6 +78,8 @@ class Target:
         """Count one health check."""
         if self.state not in ("initial", "healthy", "unhealthy"):
             return
+        if self.state == "initial" and result.healthy != self.passed:
+            self.passed, self.in_a_row = result.healthy, 0
         if result.healthy:
             self._succeeded(healthy_threshold)
         else:
@@ -81,7 +90,7 @@ class Target:
             self.in_a_row = 0
             return
         self.in_a_row += 1
-        if self.state == "initial" or self.in_a_row >= threshold:
+        if (self.state == "initial" and self.quick) or self.in_a_row >= threshold:
             self._become("healthy", None, None)
 
     def _failed(self, result: CheckResult, threshold: int) -> None:
@@ -100,7 +109,7 @@ class Target:
 
     def _become(self, state: State, reason: str | None, description: str | None) -> None:
         self.state, self.reason, self.description = state, reason, description
-        self.in_a_row = 0
+        self.in_a_row, self.passed = 0, None
 
 
 def receiving(targets: list[Target]) -> set[TargetKey]:

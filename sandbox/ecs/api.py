@@ -26,6 +26,7 @@ from sandbox.ecs.shapes import definition_shape, service_shape, task_shape
 MAX_SERVICES = 10
 MAX_TASKS = 100
 MAX_INSTANCES = 100
+MAX_STATES = 10
 
 
 class EcsResponse(EC2ContainerServiceResponse):
@@ -209,6 +210,30 @@ class EcsResponse(EC2ContainerServiceResponse):
         self.state.wake.set()
         return result
 
+    def list_container_instances(self) -> ActionResult:
+        """ListContainerInstances, all but those of another status than asked for."""
+        given = self._get_params()
+        with self.state.lock:
+            cluster = self.control.cluster(given.get("cluster"))
+            arns = self.ecs_backend.list_container_instances(cluster.name, given.get("status"))
+        return _listed("containerInstanceArns", arns, given)
+
+    def update_container_instances_state(self) -> ActionResult:
+        """UpdateContainerInstancesState, of at most ten: one that drains gets nothing new."""
+        references = self._get_param("containerInstances", [])
+        if not references:
+            raise InvalidParameterException("Container instances cannot be empty.")
+        if len(references) > MAX_STATES:
+            raise InvalidParameterException(
+                f"Container instances cannot have more than {MAX_STATES} ids."
+            )
+        with self.state.lock:
+            cluster = self.control.cluster(self._get_param("cluster"))
+            self.ecs_backend.container_instances.setdefault(cluster.name, {})
+            result = super().update_container_instances_state()
+        self.state.wake.set()
+        return result
+
     def describe_container_instances(self) -> ActionResult:
         """DescribeContainerInstances, of at most a hundred, with what is really left."""
         if len(self._get_param("containerInstances", [])) > MAX_INSTANCES:
@@ -227,6 +252,9 @@ class EcsResponse(EC2ContainerServiceResponse):
                 tasks = [t for t in self.state.tasks.values() if t.cluster_arn == cluster.arn]
                 cluster.running_tasks_count = sum(t.last_status == "RUNNING" for t in tasks)
                 cluster.pending_tasks_count = sum(t.last_status == "PENDING" for t in tasks)
+                cluster.registered_container_instances_count = len(
+                    self.ecs_backend.container_instances.get(cluster.name, {})
+                )
                 cluster.active_services_count = sum(
                     s.cluster_arn == cluster.arn and s.status == "ACTIVE"
                     for s in self.state.services.values()

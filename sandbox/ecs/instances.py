@@ -102,6 +102,16 @@ class Instances:
         task.stopped_since = time.monotonic()
         task.move(LastStatus.STOPPED, "stoppingAt", "executionStoppedAt", "stoppedAt")
 
+    def container_instance(self, ec2_instance_id: str) -> Any | None:
+        """moto's container instance of an EC2 instance; None before it has registered."""
+        return self._known.get(ec2_instance_id)
+
+    def tasks_on(self, ec2_instance_id: str) -> int:
+        """How many tasks were placed on an instance and are not over."""
+        with self._state.lock:
+            instance = self._known.get(ec2_instance_id)
+            return 0 if instance is None else len(list(self._state.tasks_on(instance)))
+
     def agent_tasks(self, ec2_instance_id: str) -> list[dict[str, Any]]:
         """``Tasks`` of the agent's introspection API."""
         with self._state.lock:

@@ -3,6 +3,7 @@
 AWS's habits:
   - a rolling update keeps at least minimumHealthyPercent of the desired count healthy and never
     starts more than maximumPercent;
+  - tasks on an instance that is DRAINING are replaced elsewhere, within the same bounds;
   - a task of which a target is unhealthy is replaced, but not within healthCheckGracePeriodSeconds;
   - a service whose tasks keep failing is throttled: here the next start comes 1 s after each of the
     first three failures, then 2, 4, 8 … at most 60 s after (AWS goes up to 27 minutes);
@@ -100,10 +101,10 @@ class ServiceScheduler:
         self.failed(task)
 
     def _stop_surplus(self, service: Service, tasks: Sequence[Task], healthy: set[str]) -> None:
-        """Stop tasks of old deployments as far as enough stay healthy, and what is too much."""
+        """Stop what is to be replaced as far as enough stay healthy, and what is too much."""
         active = [task for task in tasks if task.active]
-        primary = [t for t in active if t.started_by == service.primary.id]
-        old = [t for t in active if t.started_by != service.primary.id]
+        staying = [t for t in active if t.started_by == service.primary.id and not _leaves(t)]
+        old = [task for task in active if task not in staying]
         minimum = math.ceil(service.desired_count * _percent(service, "minimumHealthyPercent", 100))
         spare = sum(task.id in healthy for task in active) - minimum
         chosen: list[Task] = []
@@ -113,9 +114,9 @@ class ServiceScheduler:
             elif spare > 0:
                 spare -= 1
                 chosen.append(task)
-        surplus = len(primary) - service.desired_count
+        surplus = len(staying) - service.desired_count
         if surplus > 0:
-            chosen += _first_to_go(primary, healthy)[:surplus]
+            chosen += _first_to_go(staying, healthy)[:surplus]
         for task in chosen:
             self._runner.stop(
                 task,
@@ -132,7 +133,9 @@ class ServiceScheduler:
             return
         active = [task for task in tasks if task.active]
         maximum = math.floor(service.desired_count * _percent(service, "maximumPercent", 200))
-        missing = service.desired_count - sum(t.started_by == deployment.id for t in active)
+        missing = service.desired_count - sum(
+            t.started_by == deployment.id and not _leaves(t) for t in active
+        )
         room = max(maximum, 1) - len(active)
         started = []
         for _ in range(min(missing, room)):
@@ -184,6 +187,11 @@ def restart_delay(failures: int) -> float:
     """Seconds until the next start after that many failures in a row."""
     doublings = max(0, failures - QUICK_FAILURES)
     return float(min(2.0 ** min(doublings, 10), MAX_DELAY_SECONDS))
+
+
+def _leaves(task: Task) -> bool:
+    """Whether its instance drains, so that it has to be replaced elsewhere."""
+    return task.instance is not None and task.instance.status == "DRAINING"
 
 
 def _percent(service: Service, name: str, default: int) -> float:

@@ -29,6 +29,7 @@ from sandbox.aws import ControlError
 from sandbox.hosts.host import Host
 
 if TYPE_CHECKING:
+    from sandbox.autoscaling.scaler import Scaler
     from sandbox.hosts.fleet import Fleet
     from sandbox.ssm.model import Command, Invocation
     from sandbox.world import World
@@ -72,9 +73,10 @@ class HostFault:
 class HostFaults:
     """The faults that are on or still to come; watches the commands of the workflow."""
 
-    def __init__(self, world: World, fleet: Fleet, proxy: str | None) -> None:
+    def __init__(self, world: World, fleet: Fleet, scaler: Scaler, proxy: str | None) -> None:
         self.fleet = fleet
         self._world = world
+        self._scaler = scaler
         self._proxy = proxy
         self._lock = threading.Lock()
         self._faults: list[HostFault] = []
@@ -175,14 +177,14 @@ class HostFaults:
 
     def _terminate(self, host: Host) -> None:
         """End an instance for good: its Auto Scaling group does not replace it."""
-        self._world.client("autoscaling").terminate_instance_in_auto_scaling_group(
-            InstanceId=host.instance_id, ShouldDecrementDesiredCapacity=True
-        )
+        self._scaler.forget(host.instance_id)
+        self._world.client("ec2").terminate_instances(InstanceIds=[host.instance_id])
 
     def _grow(self) -> None:
-        """Let the Auto Scaling group launch one more instance."""
+        """Let the Auto Scaling group, of several the largest, launch one more instance."""
         client = self._world.client("autoscaling")
-        (group,) = client.describe_auto_scaling_groups()["AutoScalingGroups"]
+        groups = client.describe_auto_scaling_groups()["AutoScalingGroups"]
+        group = max(groups, key=lambda one: int(one["DesiredCapacity"]))
         wanted = group["DesiredCapacity"] + 1
         client.update_auto_scaling_group(
             AutoScalingGroupName=group["AutoScalingGroupName"],

@@ -7,6 +7,7 @@ import json
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -42,7 +43,7 @@ class Fleet:
         self._setup = setup
         self._lock = threading.Lock()
         self._hosts: dict[str, Host] = {}
-        self._addresses = iter(range(1, MAX_HOSTS + 1))
+        self._numbers = deque(range(1, MAX_HOSTS + 1))
         if setup is not None:
             install_programs(world.work_directory)
 
@@ -55,9 +56,13 @@ class Fleet:
         """The instances that SSM may know."""
         return self.hosts()
 
+    def on(self, instance_id: str) -> Host | None:
+        """The host that an EC2 instance is; None when it is none of ours."""
+        return self._hosts.get(instance_id)
+
     def host(self, number: int) -> Host:
-        """The host with this last part of its address; raises KeyError."""
-        for host in self.hosts():
+        """The newest host with this last part of its address; raises KeyError."""
+        for host in reversed(self.hosts()):
             if host.number == number:
                 return host
         raise KeyError(number)
@@ -69,10 +74,7 @@ class Fleet:
         if cluster is None:
             return
         with self._lock:
-            number = next(self._addresses, None)
-            if number is None:
-                raise SandboxError(f"the network has no room for more than {MAX_HOSTS} hosts")
-            address = f"{self._world.network}.{number}"
+            address = f"{self._world.network}.{self._free_number()}"
             for interface in instance.nics.values():
                 interface.private_ip_address = address
                 interface.private_ip_addresses = [{"Primary": True, "PrivateIpAddress": address}]
@@ -80,18 +82,15 @@ class Fleet:
             host = Host(self._world, machine, instance, cluster[1], self._instances, self._setup)
             self._hosts[instance.id] = host
         host.boot()
-        self._attach(instance)
 
-    def _attach(self, instance: Any) -> None:
-        """Register an instance with the target groups of its Auto Scaling group.
-
-        moto does so when it makes or enlarges a group, not when it replaces an instance.
-        """
-        tags = {tag["key"]: tag["value"] for tag in instance.get_tags()}
-        groups = self._world.backend("autoscaling").autoscaling_groups
-        group = groups.get(tags.get("aws:autoscaling:groupName"))
-        for arn in group.target_group_arns if group is not None else ():
-            self._world.backend("elbv2").register_targets(arn, [{"Id": instance.id}])
+    def _free_number(self) -> int:
+        """One that was never used, then the one that has been free for the longest time."""
+        used = {host.number for host in self._hosts.values() if not host.ended}
+        for _ in range(MAX_HOSTS):
+            self._numbers.rotate(-1)
+            if self._numbers[-1] not in used:
+                return self._numbers[-1]
+        raise SandboxError(f"the network has no room for more than {MAX_HOSTS} hosts")
 
     def terminated(self, instance_ids: Sequence[str]) -> None:
         """EC2 has ended instances."""

@@ -25,6 +25,8 @@ from sandbox.ssm.documents import Script
 from sandbox.ssm.model import Ran
 from sandbox.world import World
 
+PENDING_SECONDS = 0.8
+"""From the launch of an instance to the moment at which EC2 says that it runs."""
 REGISTER_SECONDS = 0.2
 RETRY_SECONDS = 1.0
 POLL_SECONDS = 0.05
@@ -32,6 +34,7 @@ REBOOT_SECONDS = 1.0
 ONLINE_SECONDS = 20.0
 """How long after its last sign of life an agent counts as online (AWS: five minutes)."""
 PROGRAM_SECONDS = 60.0
+PENDING, RUNNING = ("pending", 0), ("running", 16)
 
 LOG = logging.getLogger(__name__)
 
@@ -40,6 +43,8 @@ class Host:
     """One container instance; ``boot`` begins its life, in a thread of its own.
 
     ``instance`` is moto's EC2 instance, ``cluster`` the name of the ECS cluster it belongs to.
+    ``silent`` is an SSM agent that does nothing, ``unregistered`` an ECS agent that does not find
+    its cluster.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class Host:
         self._lock = threading.RLock()
         self._registered_at: datetime | None = None
         self.silent = False
+        self.unregistered = False
         self.problem = ""
         self.booted = threading.Event()
         self._thread = threading.Thread(
@@ -136,6 +142,11 @@ class Host:
         return self._machine.home / self._setup.service
 
     @property
+    def ended(self) -> bool:
+        """Whether nothing of it is left."""
+        return self._over.is_set() and not self._thread.is_alive()
+
+    @property
     def state(self) -> str:
         """``booting``, ``running``, ``rebooting`` or ``dead``."""
         if self._over.is_set():
@@ -151,7 +162,8 @@ class Host:
         return proxy is not None and proxy.poll() is None
 
     def boot(self) -> None:
-        """Begin to live."""
+        """Begin to live; EC2 says ``pending`` at first."""
+        self._instance._state.name, self._instance._state.code = PENDING
         self._thread.start()
 
     def die(self) -> None:
@@ -194,6 +206,10 @@ class Host:
         self._machine.halt()
 
     def _live(self) -> None:
+        self._pause(PENDING_SECONDS)
+        with self._lock:
+            if not self._over.is_set():
+                self._instance._state.name, self._instance._state.code = RUNNING
         while not self._over.is_set() and not self._world.stopping.is_set():
             try:
                 self._boot()
@@ -221,7 +237,8 @@ class Host:
         self._registered_at = self._registered_at or datetime.now(UTC)
         if self._setup is not None and not self._configured:
             self._configure(self._setup)
-        self._start_ecs_agent()
+        if not self.unregistered:
+            self._start_ecs_agent()
         if self._setup is not None:
             while self._lives() and not self._succeeds("restore"):
                 self._pause(RETRY_SECONDS)
@@ -272,6 +289,8 @@ class Host:
         while self._lives():
             if self._setup is not None:
                 self._start_programs(self._setup)
+            if self._introspection is None and not self.unregistered:
+                self._start_ecs_agent()
             self._pause(POLL_SECONDS)
 
     def _listens(self, port: int) -> bool:

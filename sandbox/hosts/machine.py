@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,6 +54,7 @@ class Machine:
             "AWS_ACCESS_KEY_ID": instance_id,
             "AWS_SECRET_ACCESS_KEY": "sandbox",
         }
+        shutil.rmtree(self.home, ignore_errors=True)  # of a host before it with this address
         self.home.mkdir(mode=0o755)
         self.own_programs.mkdir()
         self.log.parent.mkdir(exist_ok=True)

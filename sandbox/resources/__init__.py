@@ -4,8 +4,6 @@
 modules, one for each part of AWS.
 
 Simplifications, besides those of moto itself:
-  - an Auto Scaling group has as many instances as the sandbox has hosts, whatever its sizes say
-    (what becomes of them is decided in ``sandbox.hosts``);
   - permissions, policies and subscriptions are stored and not enforced;
   - an SSM association is checked against its document: ``sandbox.hosts`` does what it would do.
 """

@@ -14,12 +14,8 @@ def _launch_template(make: Maker, logical_id: str, properties: Properties) -> Cr
 
 
 def _auto_scaling_group(make: Maker, logical_id: str, properties: Properties) -> Created:
-    hosts = make.world.hosts
     name = properties.pop("AutoScalingGroupName", make.name(logical_id))
     properties["VPCZoneIdentifier"] = ",".join(properties["VPCZoneIdentifier"])
-    properties["MinSize"] = min(int(properties["MinSize"]), hosts)
-    properties["MaxSize"] = max(int(properties["MaxSize"]), hosts)
-    properties["DesiredCapacity"] = hosts
     make.call("autoscaling", "CreateAutoScalingGroup", properties, AutoScalingGroupName=name)
     return Created(name)
 

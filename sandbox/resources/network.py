@@ -135,6 +135,28 @@ def _listener(make: Maker, _logical_id: str, properties: Properties) -> Created:
     return Created(arn, {"ListenerArn": arn})
 
 
+def _classic_load_balancer(make: Maker, logical_id: str, properties: Properties) -> Created:
+    name = properties.pop("LoadBalancerName", make.name(logical_id)[:32])
+    check = properties.pop("HealthCheck", None)
+    draining = properties.pop("ConnectionDrainingPolicy", None)
+    settings = properties.pop("ConnectionSettings", None)
+    cross_zone = properties.pop("CrossZone", None)
+    attributes: Properties = {
+        **({"ConnectionDraining": draining} if draining else {}),
+        **({"ConnectionSettings": settings} if settings else {}),
+        **({"CrossZoneLoadBalancing": {"Enabled": cross_zone}} if cross_zone is not None else {}),
+    }
+    given = {"LoadBalancerName": name}
+    made = make.call("elb", "CreateLoadBalancer", properties, **given)
+    if check:
+        make.call("elb", "ConfigureHealthCheck", {"HealthCheck": check}, **given)
+    if attributes:
+        make.call(
+            "elb", "ModifyLoadBalancerAttributes", {"LoadBalancerAttributes": attributes}, **given
+        )
+    return Created(name, {"DNSName": made["DNSName"]})
+
+
 def _listener_rule(make: Maker, _logical_id: str, properties: Properties) -> Created:
     arn = make.call("elbv2", "CreateRule", properties)["Rules"][0]["RuleArn"]
     return Created(arn, {"RuleArn": arn})
@@ -161,6 +183,7 @@ CREATORS: dict[str, Creator] = {
     "AWS::EC2::Route": _route,
     "AWS::EC2::SubnetRouteTableAssociation": _route_table_association,
     "AWS::EC2::SecurityGroup": _security_group,
+    "AWS::ElasticLoadBalancing::LoadBalancer": _classic_load_balancer,
     "AWS::ElasticLoadBalancingV2::LoadBalancer": _load_balancer,
     "AWS::ElasticLoadBalancingV2::TargetGroup": _target_group,
     "AWS::ElasticLoadBalancingV2::Listener": _listener,

@@ -6,7 +6,9 @@ import http.client
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,10 +18,12 @@ from typing import IO, Any
 import pytest
 
 from sandbox.alb.configuration import (
+    NOWHERE,
     FixedResponse,
     Frontend,
     Group,
     Mode,
+    Protocol,
     Rule,
     Slot,
     Structure,
@@ -65,6 +69,8 @@ class Answer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        if self.path == "/slow":
+            time.sleep(0.6)
         body = str(self.server.server_port).encode()  # type: ignore[attr-defined]  # an HTTPServer
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -93,14 +99,17 @@ class Balancer:
 
     haproxy: Haproxy
     port: int
+    protocol: Protocol = Protocol.HTTP
     rules: list[Rule] = field(default_factory=lambda: [Rule(DEFAULT, ())])
     weights: dict[str, Weights] = field(default_factory=lambda: {DEFAULT: ((GROUP, 1),)})
     slots: dict[tuple[str, int], Slot] = field(default_factory=dict)
     processes: list[Any] = field(default_factory=list)
 
-    def follow(self) -> None:
-        frontend = Frontend("listener-1", self.port, tuple(self.rules))
-        structure = Structure(ADDRESS, (frontend,), (Group(GROUP), Group(OTHER)))
+    def follow(self, *more: Frontend, listens: bool = True) -> None:
+        frontend = Frontend("listener-1", self.port, tuple(self.rules), self.protocol)
+        groups = tuple(Group(name, protocol=self.protocol) for name in (GROUP, OTHER))
+        frontends = (frontend, *more) if listens else more
+        structure = Structure(ADDRESS, frontends, groups)
         self.haproxy.follow(structure, self.weights, self.slots)
 
     def server(self, group: str, port: int, mode: Mode) -> None:
@@ -118,10 +127,15 @@ class Balancer:
             return ask(connection)
 
 
-def ask(connection: http.client.HTTPConnection) -> tuple[int, str]:
-    connection.request("GET", "/")
+def ask(connection: http.client.HTTPConnection, path: str = "/") -> tuple[int, str]:
+    connection.request("GET", path)
     response = connection.getresponse()
     return response.status, response.read().decode()
+
+
+def free_port() -> int:
+    with socket.create_server((ADDRESS, 0)) as free:
+        return int(free.getsockname()[1])
 
 
 @pytest.fixture
@@ -133,9 +147,7 @@ def balancer(tmp_path: Path) -> Iterator[Balancer]:
         return started[-1]
 
     haproxy = Haproxy(tmp_path, tmp_path / "haproxy.log", start)
-    with socket.create_server((ADDRESS, 0)) as free:
-        port = free.getsockname()[1]
-    yield Balancer(haproxy, port, processes=started)
+    yield Balancer(haproxy, free_port(), processes=started)
     haproxy.stop()
     assert all(process.poll() is not None for process in started)
 
@@ -220,6 +232,55 @@ def test_a_haproxy_that_died_is_started_again(balancer: Balancer, targets: list[
     balancer.processes[0].kill()
     balancer.processes[0].wait()
     balancer.follow()
+    assert balancer.get() == (200, str(targets[0]))
+
+
+def test_a_connection_of_a_tcp_listener_stays_where_it_is(
+    balancer: Balancer, targets: list[int]
+) -> None:
+    balancer.protocol = Protocol.TCP
+    balancer.server(GROUP, targets[0], Mode.READY)
+    balancer.server(OTHER, targets[1], Mode.READY)
+    balancer.follow()
+    with closing(balancer.connect()) as kept:
+        assert ask(kept) == (200, str(targets[0]))
+        assert balancer.haproxy.sessions()[GROUP, 0] == 1
+
+        balancer.weights[DEFAULT] = ((GROUP, 0), (OTHER, 1))
+        balancer.server(GROUP, targets[0], Mode.DRAIN)
+        balancer.follow()
+        assert {balancer.get() for _ in range(5)} == {(200, str(targets[1]))}
+        assert ask(kept) == (200, str(targets[0]))
+
+        other = Frontend("listener-2", free_port(), (Rule("other", ()),), Protocol.TCP)
+        balancer.weights["other"] = ((OTHER, 1),)
+        balancer.follow(other)
+        assert len(balancer.processes) == 2
+        assert ask(kept) == (200, str(targets[0]))
+
+        balancer.weights[DEFAULT] = ((NOWHERE, 1),)
+        balancer.follow(other)
+        with pytest.raises(ConnectionResetError):
+            balancer.get()
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_listener_that_is_gone_refuses_at_once_and_answers_what_it_has(
+    balancer: Balancer, targets: list[int], others: bool
+) -> None:
+    balancer.server(GROUP, targets[0], Mode.READY)
+    other = Frontend("listener-2", free_port(), (Rule("other", ()),))
+    balancer.weights["other"] = ((GROUP, 1),)
+    more = (other,) if others else ()
+    balancer.follow(*more)
+    with ThreadPoolExecutor() as pool, closing(balancer.connect()) as connection:
+        slow = pool.submit(ask, connection, "/slow")
+        time.sleep(0.2)
+        balancer.follow(*more, listens=False)
+        with pytest.raises(ConnectionRefusedError):
+            balancer.get()
+        assert slow.result() == (200, str(targets[0]))
+    balancer.follow(*more)
     assert balancer.get() == (200, str(targets[0]))
 
 

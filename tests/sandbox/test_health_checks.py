@@ -72,6 +72,13 @@ def test_a_refused_connection_fails() -> None:
     assert asyncio.run(check_once(check_of(port))).reason == "Target.FailedHealthChecks"
 
 
+def test_without_a_path_a_connection_is_enough() -> None:
+    with listening() as server:
+        check = Check("127.0.0.1", server.getsockname()[1], None, "", interval=1.0, timeout=2.0)
+        assert asyncio.run(check_once(check)).healthy
+    assert asyncio.run(check_once(check)).reason == "Target.FailedHealthChecks"
+
+
 def test_no_answer_in_time_is_a_timeout() -> None:
     with listening() as server:
         result = asyncio.run(check_once(check_of(server.getsockname()[1], timeout=0.1)))

@@ -1,4 +1,4 @@
-"""States and reasons of targets, as an application load balancer gives them."""
+"""States and reasons of targets, as application and network load balancers give them."""
 
 from __future__ import annotations
 
@@ -47,6 +47,21 @@ def test_one_check_makes_a_new_target_healthy() -> None:
     target = a_target()
     assert check(target, [PASSED]) == "healthy"
     assert (target.reason, target.description) == (None, None)
+
+
+def test_a_new_target_of_a_network_load_balancer_has_to_pass_the_threshold_in_a_row() -> None:
+    target = Target((GROUP, "i-1", 8000), "127.0.1.1", quick=False)
+    target.use(in_use=True)
+    assert check(target, [PASSED, PASSED, FAILED, PASSED, PASSED]) == "initial"
+    assert target.reason == "Elb.InitialHealthChecking"
+    assert check(target, [PASSED]) == "healthy"
+
+
+def test_a_new_target_becomes_unhealthy_by_failing_in_a_row() -> None:
+    target = Target((GROUP, "i-1", 8000), "127.0.1.1", quick=False)
+    target.use(in_use=True)
+    assert check(target, [FAILED, PASSED, FAILED]) == "initial"
+    assert check(target, [FAILED]) == "unhealthy"
 
 
 def test_an_unhealthy_target_has_to_pass_the_threshold_in_a_row() -> None:

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "template.yaml"
 
 Resource = dict[str, Any]
+NO_VALUE = {"Ref": "AWS::NoValue"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,17 @@ class Template:
     def resource(self, logical_id: str) -> Resource:
         return dict(self.document["Resources"][logical_id])
 
+    def chosen(self, **parameters: str) -> Template:
+        """What is made with these parameters (else the defaults): Fn::If is replaced."""
+        values = {name: one.get("Default") for name, one in self.parameters.items()}
+        choice = _Choice(self.document.get("Conditions", {}), {**values, **parameters})
+        resources = {
+            logical_id: choice.applied(resource)
+            for logical_id, resource in self.document["Resources"].items()
+            if choice.holds({"Condition": resource.get("Condition")})
+        }
+        return Template({**self.document, "Resources": resources})
+
     def functions(self) -> dict[str, Resource]:
         return self.of_type("AWS::Lambda::Function")
 
@@ -66,6 +78,38 @@ class Template:
 
     def statements_of(self, role: str) -> list[Statement]:
         return [statement for statement in self.statements() if statement.where == role]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The conditions of a template, decided by parameters."""
+
+    conditions: dict[str, Any]
+    parameters: dict[str, Any]
+
+    def holds(self, condition: dict[str, Any]) -> bool:
+        ((function, argument),) = condition.items()
+        match function:
+            case "Condition":
+                return argument is None or self.holds(self.conditions[argument])
+            case "Fn::Not":
+                return not self.holds(argument[0])
+            case "Fn::Equals":
+                left, right = argument
+                return bool(self.parameters[left["Ref"]] == right)
+        raise AssertionError(function)
+
+    def applied(self, value: Any) -> Any:
+        if isinstance(value, list):
+            items = [self.applied(item) for item in value]
+            return [item for item in items if item != NO_VALUE]
+        if not isinstance(value, dict):
+            return value
+        if set(value) == {"Fn::If"}:
+            condition, yes, no = value["Fn::If"]
+            return self.applied(yes if self.holds({"Condition": condition}) else no)
+        applied = {key: self.applied(item) for key, item in value.items()}
+        return {key: item for key, item in applied.items() if item != NO_VALUE}
 
 
 def _statements(where: str, document: dict[str, Any]) -> Iterator[Statement]:

@@ -1,4 +1,6 @@
-"""service.yaml of an example describes what its infrastructure.yaml makes."""
+"""examples/shifted-ports: service.yaml describes what infrastructure.yaml makes, with each of the
+three load balancers.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +12,30 @@ import pytest
 
 from bluegreen.color import Color
 from bluegreen.configuration import ColorSlot, ServiceConfiguration, load
+from sandbox.balancers import KINDS, with_balancer
 from sandbox.stack import load as load_template
 from tests.template.model import ROOT, Template
 
 EXAMPLE = ROOT / "examples" / "shifted-ports"
+weighted = pytest.mark.parametrize("balancer", ["alb", "nlb"], indirect=True)
+classic = pytest.mark.parametrize("balancer", ["clb"], indirect=True)
+
+
+@pytest.fixture(scope="module", params=["alb", "nlb", "clb"])
+def balancer(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def infrastructure() -> Template:
-    return Template(load_template(EXAMPLE / "infrastructure.yaml"))
+def infrastructure(balancer: str) -> Template:
+    template = Template(load_template(EXAMPLE / "infrastructure.yaml"))
+    return template.chosen(LoadBalancer=KINDS[balancer])
 
 
 @pytest.fixture(scope="module")
-def service() -> ServiceConfiguration:
-    return load((EXAMPLE / "service.yaml").read_text(), "service.yaml")
+def service(balancer: str) -> ServiceConfiguration:
+    text = (EXAMPLE / "service.yaml").read_text()
+    return load(with_balancer(text, "shifted-ports", balancer)[0], "service.yaml")
 
 
 def named(infrastructure: Template, kind: str, key: str) -> dict[Any, Any]:
@@ -44,6 +56,7 @@ def weights(listener: dict[str, Any]) -> dict[str, int]:
     }
 
 
+@weighted
 def test_each_color_has_its_cluster_service_and_target_group(
     infrastructure: Template, service: ServiceConfiguration
 ) -> None:
@@ -77,6 +90,62 @@ def test_ecs_does_not_put_back_a_revision_by_itself(infrastructure: Template) ->
         assert breaker == {"Enable": False, "Rollback": False}, logical_id
 
 
+@weighted
+def test_the_type_of_the_load_balancer_is_what_the_router_says(
+    balancer: str, infrastructure: Template
+) -> None:
+    (made,) = infrastructure.of_type("AWS::ElasticLoadBalancingV2::LoadBalancer").values()
+    assert made["Type"] == KINDS[balancer]
+    protocol = {"alb": "HTTP", "nlb": "TCP"}[balancer]
+    for kind in ("Listener", "TargetGroup"):
+        for one in infrastructure.of_type(f"AWS::ElasticLoadBalancingV2::{kind}").values():
+            assert one["Protocol"] == protocol
+            assert one.get("HealthCheckProtocol", "HTTP") == "HTTP"
+
+
+@classic
+def test_a_classic_load_balancer_asks_the_instances_at_a_port_of_a_color(
+    infrastructure: Template, service: ServiceConfiguration
+) -> None:
+    ((logical_id, made),) = infrastructure.of_type(
+        "AWS::ElasticLoadBalancing::LoadBalancer"
+    ).items()
+    (listener,) = made["Listeners"]
+    ports = [slot.host_port.host_port for _, slot in each_color(service) if slot.host_port]
+
+    assert made["LoadBalancerName"] == service.router.load_balancer
+    assert int(listener["LoadBalancerPort"]) == service.router.port
+    assert int(listener["InstancePort"]) == ports[0]
+    assert made["HealthCheck"]["Target"] == f"HTTP:{ports[0]}/healthz"
+    (group,) = infrastructure.of_type("AWS::AutoScaling::AutoScalingGroup").values()
+    assert group["LoadBalancerNames"] == [{"Ref": logical_id}]
+    assert not infrastructure.of_type("AWS::ElasticLoadBalancingV2::LoadBalancer")
+
+
+@classic
+def test_services_behind_a_classic_load_balancer_have_none_of_their_own(
+    infrastructure: Template, service: ServiceConfiguration
+) -> None:
+    services = named(infrastructure, "AWS::ECS::Service", "ServiceName")
+    for color, slot in each_color(service):
+        assert "LoadBalancers" not in services[slot.ecs_service], color
+        assert "HealthCheckGracePeriodSeconds" not in services[slot.ecs_service], color
+
+
+@classic
+def test_a_classic_load_balancer_drains_as_long_as_is_waited(
+    infrastructure: Template, service: ServiceConfiguration
+) -> None:
+    (made,) = infrastructure.of_type("AWS::ElasticLoadBalancing::LoadBalancer").values()
+    assert made["ConnectionDrainingPolicy"] == {
+        "Enabled": True,
+        "Timeout": {"Ref": "DeregistrationDelaySeconds"},
+    }
+    default = infrastructure.parameters["DeregistrationDelaySeconds"]["Default"]
+    assert service.drain.seconds >= default
+
+
+@weighted
 def test_both_groups_stay_on_both_listeners(
     infrastructure: Template, service: ServiceConfiguration
 ) -> None:
@@ -134,6 +203,7 @@ def test_the_deployer_may_pass_the_roles_and_read_the_logs(
     assert re.fullmatch(allowed, group["LogGroupName"])
 
 
+@weighted
 def test_draining_lasts_as_long_as_deregistration(
     infrastructure: Template, service: ServiceConfiguration
 ) -> None:
@@ -153,15 +223,13 @@ def test_a_task_has_time_to_finish_its_requests(infrastructure: Template) -> Non
         assert container["StopTimeout"] >= 30, container["Name"]
 
 
-def test_the_stack_policy_in_the_comments_names_resources_that_exist(
-    infrastructure: Template,
-) -> None:
+def test_the_stack_policy_in_the_comments_names_resources_that_exist() -> None:
     text = (EXAMPLE / "infrastructure.yaml").read_text()
     named_there = re.findall(r"LogicalResourceId/(\w+)", text)
 
     assert named_there
     for logical_id in named_there:
-        assert logical_id in infrastructure.document["Resources"]
+        assert re.search(f"^  {logical_id}:$", text, re.MULTILINE), logical_id
 
 
 def test_every_parameter_is_described_and_checked(infrastructure: Template) -> None:
