@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.e2e import running_groups, running_hosts
 from tests.e2e.running import ROOT, Running, left_over
-from tests.e2e.running_hosts import HOSTS, QUICK, RunningHosts
+from tests.e2e.running_groups import RunningGroups
+from tests.e2e.running_hosts import RunningHosts
 
 CALLS = ROOT / "build" / "calls"
 PROXIES = ("nginx", "haproxy")
+BALANCERS = ("alb", "nlb", "clb")
 
 
 @pytest.fixture(scope="session")
@@ -64,9 +67,10 @@ def started_hosts(
     def start(proxy: str) -> RunningHosts:
         if proxy not in started:
             number = 60 + 2 * _number(worker_id) + PROXIES.index(proxy)
-            options = ["--pattern", "host-proxy", "--proxy", proxy, "--hosts", str(HOSTS)]
+            options = ["--pattern", "host-proxy", "--proxy", proxy]
+            options += ["--hosts", str(running_hosts.HOSTS)]
             directory = tmp_path_factory.mktemp(f"sandbox-{proxy}")
-            running = RunningHosts(directory, f"127.0.{number}", QUICK, options)
+            running = RunningHosts(directory, f"127.0.{number}", running_hosts.QUICK, options)
             running.start()
             started[proxy] = running
         return started[proxy]
@@ -85,6 +89,46 @@ def hosts(
     running.put_in_order()
     yield running
     running.mend()
+    running.wait_until_unlocked(90)
+
+
+@pytest.fixture(scope="session")
+def started_groups(
+    tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Iterator[Callable[[str], RunningGroups]]:
+    """The sandbox of two-clusters with a load balancer; it is started when first asked for."""
+    _require("haproxy", "wrk")
+    started: dict[str, RunningGroups] = {}
+
+    def start(balancer: str) -> RunningGroups:
+        if balancer not in started:
+            number = 100 + 3 * _number(worker_id) + BALANCERS.index(balancer)
+            settings = running_groups.QUICK | (running_groups.CLASSIC if balancer == "clb" else {})
+            directory = tmp_path_factory.mktemp(f"sandbox-{balancer}")
+            running = RunningGroups(
+                directory,
+                f"127.0.{number}",
+                settings,
+                ["--pattern", "two-clusters", "--balancer", balancer],
+            )
+            running.start()
+            started[balancer] = running
+        return started[balancer]
+
+    yield start
+    for balancer, running in started.items():
+        _end(running, f"{worker_id}-{balancer}")
+
+
+@pytest.fixture
+def groups(
+    started_groups: Callable[[str], RunningGroups], request: pytest.FixtureRequest
+) -> Iterator[RunningGroups]:
+    """Groups with a live colour, nothing wrong and nothing running; an ALB unless a test says."""
+    running = started_groups(getattr(request, "param", "alb"))
+    running.put_in_order()
+    yield running
+    running.control("DELETE", "faults", {})
     running.wait_until_unlocked(90)
 
 
