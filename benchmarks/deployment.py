@@ -11,10 +11,16 @@ Deployments in the sandbox, of an app that starts within a tenth of a second, wi
 
 The very first deployment, which has nothing to replace, is made before and not counted.
 
-Then the import of each handler's module in a fresh Python, with a bare boto3 client beside it. Both
-include the start of Python. The bare client is a yardstick, not a part: a handler makes its clients
-at its first invocation (here in the deployment that is not counted), so a cold start takes more
-than the import. On a machine that does other things too, CPU time says more than wall time.
+With ``--pattern two-clusters`` there is more: what it costs that both groups have hosts for a
+while, in instance-seconds above the minimum, and what they were spent on (``overlap``). A host of
+the sandbox boots within a second or two, and all other times are short too: put your own into the
+phases. Bake and drain are configured; boot and health are those of your AMI and of your app.
+
+Otherwise follows the import of each handler's module in a fresh Python, with a bare boto3 client
+beside it. Both include the start of Python. The bare client is a yardstick, not a part: a handler
+makes its clients at its first invocation (here in the deployment that is not counted), so a cold
+start takes more than the import. On a machine that does other things too, CPU time says more than
+wall time.
 
 What this is not: moto is not AWS. Its calls take milliseconds, have no network in between, and
 share the machine's cores with the functions. There are no cold starts: the functions' processes run
@@ -34,9 +40,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -44,10 +51,14 @@ from typing import Any
 import boto3
 import requests
 
+from overlap import PHASES, NotComparableError, Overlap, lives, overlap
+
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTIONS = ROOT / "functions"
 BUILD_DIRECTORY = ROOT / "build" / "benchmark"
 SERVICE = "web"
+TWO_CLUSTERS = "two-clusters"
+PATTERNS = ("shifted-ports", TWO_CLUSTERS)
 DEADLINE_SECONDS = 120.0
 POLL_SECONDS = 0.25
 # The example's times, shortened: they are waited for and then taken off.
@@ -73,13 +84,16 @@ class BenchmarkError(Exception):
 
 @dataclass(frozen=True)
 class Deployment:
-    """One deployment. Times are in seconds; ``calls`` counts by (function, operation)."""
+    """One deployment. Times are in seconds; ``calls`` counts by (function, operation);
+    ``overlap`` is there where each colour has hosts of its own.
+    """
 
     id: str
     wall: float
     waits: float
     transitions: int
     calls: Counter[tuple[str, str]]
+    overlap: Overlap | None = None
 
     @property
     def overhead(self) -> float:
@@ -93,6 +107,7 @@ class Deployment:
             "overhead_seconds": round(self.overhead, 3),
             "transitions": self.transitions,
             "calls": self.calls.total(),
+            **(self.overlap.as_json() if self.overlap else {}),
         }
 
 
@@ -144,8 +159,11 @@ class Site:
             aws_secret_access_key="benchmark",  # noqa: S106 the sandbox takes any
         )
 
-    def deploy(self, tag: str) -> Deployment:
-        """Push an image and deploy it; raises BenchmarkError if that does not succeed."""
+    def deploy(self, tag: str, *, own_hosts: bool = False) -> Deployment:
+        """Push an image and deploy it; raises BenchmarkError if that does not succeed.
+
+        With ``own_hosts`` the deployment has an overlap to tell of.
+        """
         self._control("POST", "push", {"image": f"{SERVICE}:{tag}"})
         self._control("DELETE", "operations")
         request = {"action": "deploy", "service": SERVICE, "images": {SERVICE: tag}}
@@ -172,7 +190,21 @@ class Site:
                 (call["function"], f"{call['service']}:{call['operation']}")
                 for call in self._control("GET", "operations")
             ),
+            overlap=self._overlap(ended, events) if own_hosts else None,
         )
+
+    def _overlap(self, ended: Mapping[str, Any], events: Sequence[Any]) -> Overlap:
+        """What the hosts of two groups cost while an execution ran, by its events."""
+        entered: dict[str, datetime] = {}
+        for event in events:
+            if details := event.get("stateEnteredEventDetails"):
+                entered.setdefault(details["name"], event["timestamp"])
+        pages = self.client("autoscaling").get_paginator("describe_scaling_activities").paginate()
+        hosts = lives(activity for page in pages for activity in page["Activities"])
+        try:
+            return overlap(hosts, ended["startDate"], ended["stopDate"], entered)
+        except NotComparableError as error:
+            raise BenchmarkError(f"{ended['name']}: {error}") from error
 
     def _control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         url = self._about["control_url"] + path
@@ -251,14 +283,14 @@ def run(code: str, environment: dict[str, str]) -> Spent:
     return Spent(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
-def measure_deployments(count: int, network: str, say: Say) -> dict[str, Any]:
+def measure_deployments(count: int, network: str, pattern: str, say: Say) -> dict[str, Any]:
     """Deploy, tell of each, and sum up; the report's part on deployments."""
     say(f"{'deployment':<10} {'wall':>9} {'waits':>9} {'overhead':>9} {'transitions':>11} calls")
     deployments = []
-    with sandbox(network) as site:
+    with sandbox(network, "--pattern", pattern) as site:
         site.deploy("first")
         for number in range(1, count + 1):
-            one = site.deploy(f"v{number}")
+            one = site.deploy(f"v{number}", own_hosts=pattern == TWO_CLUSTERS)
             deployments.append(one)
             say(_row(one.id, one.wall, one.waits, one.overhead, one.transitions, one.calls.total()))
     medians = {
@@ -269,6 +301,7 @@ def measure_deployments(count: int, network: str, say: Say) -> dict[str, Any]:
         "calls": median(one.calls.total() for one in deployments),
     }
     say(_row("median", *medians.values()))
+    costs = report_overlap(deployments, say)
     names = sorted({name for one in deployments for name in one.calls})
     calls = [
         {
@@ -285,7 +318,39 @@ def measure_deployments(count: int, network: str, say: Say) -> dict[str, Any]:
         "deployments": [one.as_json() for one in deployments],
         "median": {name: round(value, 3) for name, value in medians.items()},
         "calls": calls,
+        **costs,
     }
+
+
+def report_overlap(deployments: Sequence[Deployment], say: Say) -> dict[str, Any]:
+    """Tell what two groups of hosts cost, where there are two; the report's part on it."""
+    overlaps = [one.overlap for one in deployments if one.overlap]
+    if not overlaps:
+        return {}
+    minimum = ", ".join(str(hosts) for hosts in sorted({one.minimum for one in overlaps}))
+    say(f"\nInstance-seconds above the minimum, the live group's {minimum} hosts:")
+    phases = " + ".join(f"{phase:>7}" for phase in PHASES)
+    say(f"{'deployment':<10} {'wall':>9} {'above':>7} = {phases}")
+    for one in deployments:
+        if one.overlap:
+            say(_overlap_row(one.id, one.wall, one.overlap.total, one.overlap.by_phase))
+    wall = median(one.wall for one in deployments)
+    total = median(one.total for one in overlaps)
+    by_phase = {phase: median(one.by_phase[phase] for one in overlaps) for phase in PHASES}
+    say(_overlap_row("median", wall, total, by_phase))
+    for phase, meaning in PHASES.items():
+        say(f"  {phase}: {meaning}")
+    return {
+        "overlap_median": {
+            "instance_seconds_above": round(total, 3),
+            "by_phase": {phase: round(seconds, 3) for phase, seconds in by_phase.items()},
+        }
+    }
+
+
+def _overlap_row(name: str, wall: float, total: float, by_phase: Mapping[str, float]) -> str:
+    phases = (f"{seconds:>{max(7, len(phase))}.2f}" for phase, seconds in by_phase.items())
+    return f"{name:<10} {wall:>7.2f} s {total:>7.2f}   {'   '.join(phases)}"
 
 
 def _row(
@@ -319,6 +384,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--deployments", type=int, default=5, metavar="N")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of imports")
+    parser.add_argument("--pattern", choices=PATTERNS, default=PATTERNS[0])
     parser.add_argument("--network", default="127.0.9", help="as of python -m sandbox up")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     options = parser.parse_args(arguments)
@@ -331,8 +397,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(line, flush=True)
 
     try:
-        report = measure_deployments(options.deployments, options.network, say)
-        report |= report_imports(options.rounds, say)
+        report = measure_deployments(options.deployments, options.network, options.pattern, say)
+        if options.pattern != TWO_CLUSTERS:  # handlers are the same in every pattern
+            report |= report_imports(options.rounds, say)
     except BenchmarkError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
