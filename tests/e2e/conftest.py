@@ -38,7 +38,7 @@ def started(
     running = Running(tmp_path_factory.mktemp("sandbox"), networks[0])
     running.start()
     yield running
-    _end(running, worker_id)
+    end(running, worker_id)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def started_hosts(
 
     yield start
     for proxy, running in started.items():
-        _end(running, f"{worker_id}-{proxy}")
+        end(running, f"{worker_id}-{proxy}")
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def started_groups(
 
     yield start
     for balancer, running in started.items():
-        _end(running, f"{worker_id}-{balancer}")
+        end(running, f"{worker_id}-{balancer}")
 
 
 @pytest.fixture
@@ -142,7 +142,8 @@ def _require(*programs: str) -> None:
         pytest.fail(f"{' and '.join(missing)} missing: run `make test`, which installs them")
 
 
-def _end(running: Running, name: str) -> None:
+def end(running: Running, name: str) -> None:
+    """Stop a sandbox; nothing may be left of it, and what its functions called is kept."""
     # For tests/least_privilege, which looks at the calls of all workers.
     CALLS.mkdir(parents=True, exist_ok=True)
     (CALLS / f"{name}.json").write_text(json.dumps(running.operations()))

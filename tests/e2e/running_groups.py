@@ -49,6 +49,22 @@ class RunningGroups(Running):
             AutoScalingGroupName=f"web-{color}", DesiredCapacity=desired
         )
 
+    def protect(self, color: str) -> None:
+        """Protect all instances of a colour from scale-in, as a capacity provider does."""
+        autoscaling, name = self.client("autoscaling"), f"web-{color}"
+
+        def states() -> set[str]:
+            found = autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])
+            instances = found["AutoScalingGroups"][0]["Instances"]
+            return {one["LifecycleState"] for one in instances}
+
+        self.wait_for(lambda: states() == {"InService"})
+        autoscaling.set_instance_protection(
+            AutoScalingGroupName=name,
+            InstanceIds=self.instances(color),
+            ProtectedFromScaleIn=True,
+        )
+
     def wait_for(self, true: Any, seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
         while not true():

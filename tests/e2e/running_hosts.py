@@ -35,6 +35,7 @@ class RunningHosts(Running):
             self.terminate(host["instance"])
         for _ in range(HOSTS - len(hosts)):
             self.fault("host", kind="appears")
+        self.wait_for(lambda: len(self.hosts()) == HOSTS)
         self.wait_for(lambda: all(host["proxy"] == "running" for host in self.hosts()))
         if not any(desired for desired, _ in self.counts().values()):
             ended = self.deploy("v1")

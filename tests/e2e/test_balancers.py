@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.e2e.running import Running, left_over
+from tests.e2e.conftest import end
+from tests.e2e.running import Running
 
 PORTS = {"blue": 18081, "green": 18082}
 
@@ -29,8 +30,7 @@ def started(directory: Path, network: str, balancer: str) -> Iterator[Running]:
         running.push("v2")
         yield running
     finally:
-        running.stop()
-    assert left_over(network) == []
+        end(running, f"{network}-{balancer}")
 
 
 def test_connections_move_with_the_weights_of_a_network_load_balancer(
@@ -100,8 +100,34 @@ def test_the_listener_of_a_classic_load_balancer_is_made_anew(
         live = sandbox.answer()["X-Color"]
         assert listener(sandbox) == place(live)
 
+        _with_a_policy(sandbox)
         _a_switch(sandbox, live)
+        _a_way_back(sandbox, live)
         _a_listener_that_cannot_be_made(sandbox)
+
+
+def policies(sandbox: Running) -> list[str]:
+    described = sandbox.client("elb").describe_load_balancers(LoadBalancerNames=["web"])
+    (only,) = described["LoadBalancerDescriptions"][0]["ListenerDescriptions"]
+    return list(only["PolicyNames"])
+
+
+def _with_a_policy(sandbox: Running) -> None:
+    elb = sandbox.client("elb")
+    elb.create_lb_cookie_stickiness_policy(LoadBalancerName="web", PolicyName="sticky")
+    elb.set_load_balancer_policies_of_listener(
+        LoadBalancerName="web", LoadBalancerPort=8080, PolicyNames=["sticky"]
+    )
+
+
+def _a_way_back(sandbox: Running, live: str) -> None:
+    """By hand, and the newer version once more."""
+    back = sandbox.roll_back("gap")
+    assert back.succeeded, back.cause
+    assert sandbox.answer()["X-Color"] == live
+    assert (listener(sandbox), policies(sandbox)) == (place(live), ["sticky"])
+    again = sandbox.deploy("v2")
+    assert again.succeeded, again.cause
 
 
 def _a_switch(sandbox: Running, live: str) -> None:
@@ -113,6 +139,7 @@ def _a_switch(sandbox: Running, live: str) -> None:
     answer = sandbox.answer()
     assert (answer["X-Version"], answer["X-Color"] != live) == ("v2", True)
     assert listener(sandbox) == place(answer["X-Color"])
+    assert policies(sandbox) == ["sticky"]
     record: dict[str, Any] = sandbox.record("gap")
     assert 0 < float(record["gap_ms"]) < 2000
     assert users.lost

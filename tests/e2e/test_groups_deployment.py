@@ -35,6 +35,7 @@ def test_13_hosts_left_on_the_idle_colour_are_not_used(groups: RunningGroups) ->
     groups.resize(idle, 1)
     groups.wait_for(lambda: len(groups.instances(idle)) == 1)
     (left,) = groups.instances(idle)
+    groups.protect(idle)
     groups.push("fresh")
     with groups.under_load():
         ended = groups.deploy("fresh")

@@ -92,6 +92,8 @@ def test_12_an_alarm_does_not_end_the_hosts_of_the_way_back(groups: RunningGroup
         arn = groups.start_execution(groups.request("scaled-in"), name="scaled-in")
         groups.wait_for_state(arn, "WaitForBake")
         groups.wait_for(lambda: groups.control("GET", "faults")[0]["hits"])
+        # Live by now: its hosts have to end although they are protected.
+        groups.protect(groups.live())
         groups.stop_execution(arn)
         groups.wait_until_unlocked()
     assert groups.world() == before
@@ -167,15 +169,17 @@ def test_21_each_call_of_a_deployment_fails_once(groups: RunningGroups, kind: st
 
 
 def test_15_protected_instances_end_too(groups: RunningGroups) -> None:
-    """As a capacity provider with managed termination protection leaves them."""
+    """As a capacity provider with managed termination protection leaves them; and an idle group
+    stays suspended, though somebody has resumed it since.
+    """
     live, began = groups.live(), datetime.now(UTC)
-    groups.client("autoscaling").set_instance_protection(
-        AutoScalingGroupName=f"web-{live}",
-        InstanceIds=groups.instances(live),
-        ProtectedFromScaleIn=True,
-    )
+    groups.protect(live)
     groups.push("protected")
-    with groups.under_load():
-        ended = groups.deploy("protected")
+    with groups.configured({"bake.seconds": 3}), groups.under_load():
+        arn = groups.start_execution(groups.request("protected"))
+        groups.wait_for_state(arn, "WaitForBake")
+        groups.client("autoscaling").resume_processes(AutoScalingGroupName=f"web-{live}")
+        ended = groups.wait(arn)
     assert ended.succeeded, ended.cause
     groups.assert_all_new(other(live), "protected", began)
+    assert "AlarmNotification" in groups.group(live)["suspended"]

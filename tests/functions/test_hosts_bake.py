@@ -404,9 +404,9 @@ def test_23_a_drain_that_recovery_takes_up_counts_connections_too(
     assert hosts.service(BLUE)["desiredCount"] == 0
 
 
-def test_12_scaling_goes_with_the_role_at_the_first_pass(hosts: HostWorld) -> None:
+def test_12_scaling_goes_with_the_role_at_the_first_look(hosts: HostWorld) -> None:
     hosts.scalable(BLUE, suspended=False)
     hosts.scalable(GREEN, suspended=True)
     data = hosts.baked()
-    hosts.run("drain_old_color", data)
+    hosts.look("drain_old_color", data)
     assert (hosts.suspended(BLUE), hosts.suspended(GREEN)) == (True, False)
