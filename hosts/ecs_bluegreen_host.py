@@ -1324,6 +1324,7 @@ def commit(arguments: argparse.Namespace) -> dict[str, Any]:
                 return done
             order.check_weights(look(host, host.current())[0])
             switched_at = switch(host, order.state(host), at, not_after)
+        keep_moment(host, switched_at)
         verify(host)
         host.tidy()
     return {
@@ -1387,10 +1388,13 @@ def switch(host: Host, state: State, at: float, not_after: float | None) -> floa
     replace()
     with contextlib.suppress(OSError):
         tell()
-    switched_at = round(time.time(), 4)
+    return round(time.time(), 4)
+
+
+def keep_moment(host: Host, switched_at: float) -> None:
+    """Make a switch last, and when it was. Not hurried: other hosts' proxies may share the cores."""
     sync(host.folder)
-    write(directory / "switched_at", f"{switched_at:.4f}\n")
-    return switched_at
+    write(host.folder / "current" / "switched_at", f"{switched_at:.4f}\n")
 
 
 def sleep_until(moment: float) -> None:
@@ -1455,10 +1459,13 @@ def restore(arguments: argparse.Namespace) -> dict[str, Any]:
     if wanted is None:
         refresh(host)
         return restored(host, "nothing was deployed yet: what is on disk stays")
-    with host.locked(), prompt():
-        current = host.current()
+    with host.locked():
+        with prompt():
+            current = host.current()
+            if current.generation < order.generation:
+                switched_at = switch(host, order.state(host), at, None)
         if current.generation < order.generation:
-            switch(host, order.state(host), at, None)
+            keep_moment(host, switched_at)
             host.tidy()
     refresh(host)
     if current.generation > order.generation:
