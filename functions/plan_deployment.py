@@ -8,7 +8,16 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from bluegreen import auto_scaling, capacity, ecr, ecs, preflight, scaling, traffic
+from bluegreen import (
+    auto_scaling,
+    capacity,
+    capacity_provider,
+    ecr,
+    ecs,
+    preflight,
+    scaling,
+    traffic,
+)
 from bluegreen.color import Color
 from bluegreen.compute import Group
 from bluegreen.configuration import HostRouter, ServiceConfiguration, describe, load
@@ -196,7 +205,7 @@ def _plan(
             color: ecs.container_instances(clients.ecs(), configuration.colors[color].cluster)
             for color in Color
         }
-        preflight.check_groups(groups, instances, services, from_color)
+        preflight.check_groups(groups, instances, services, _providers(services), from_color)
         for color in Color:
             slot = configuration.colors[color]
             preflight.check_alone(slot, ecs.other_services(clients.ecs(), slot))
@@ -281,6 +290,12 @@ def _groups(configuration: ServiceConfiguration) -> dict[Color, Group]:
         for color, name in names.items()
         if name
     }
+
+
+def _providers(services: Mapping[Color, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The capacity providers of both services, by name."""
+    names = {name for one in services.values() for name in capacity_provider.names_of(one)}
+    return ecs.capacity_providers(clients.ecs(), names)
 
 
 def _snapshot(

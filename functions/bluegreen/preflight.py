@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bluegreen import capacity_provider
 from bluegreen.capacity import Needs, tasks_that_fit
 from bluegreen.color import Color
 from bluegreen.compute import NEEDED, Group
@@ -60,18 +61,24 @@ def check_groups(
     groups: Mapping[Color, Group],
     instances: Mapping[Color, Sequence[Mapping[str, Any]]],
     services: Mapping[Color, Mapping[str, Any]],
+    providers: Mapping[str, Mapping[str, Any]],
     live: Color | None,
 ) -> None:
     """Each colour's Auto Scaling group has to be able to bring up and end the colour's hosts.
 
     All of a group's instances end when its colour does, so they have to be the colour's alone.
-    instances: ``containerInstances`` of the colour's cluster; services: DescribeServices of it.
+    instances: ``containerInstances`` of the colour's cluster; services: DescribeServices of it;
+    providers: name → DescribeCapacityProviders of those that the services have.
     Raises DeploymentRefused with one line per finding.
     """
     findings = []
     known = {color: {one["ec2InstanceId"] for one in instances[color]} for color in groups}
     for color, group in groups.items():
-        findings += [f"{color} ({group.name}): {unfit}" for unfit in group.unfit]
+        unfit = [
+            *group.unfit,
+            *capacity_provider.unfit(services[color], group.name, providers),
+        ]
+        findings += [f"{color} ({group.name}): {one}" for one in unfit]
         if strangers := sorted(known[color.other] & set(group.instances)):
             findings.append(
                 f"{color} ({group.name}): instances of it are registered with the cluster of "

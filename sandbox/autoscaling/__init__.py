@@ -2,7 +2,8 @@
 
 ``install`` puts ``backend.ScalingBackend`` and ``api.ScalingResponse`` in the place of moto's and
 starts ``scaler.Scaler``, the thread that launches and terminates. ``group`` is what it works on,
-``activities`` what DescribeScalingActivities tells of it, ``faults`` what can be broken.
+``activities`` what DescribeScalingActivities tells of it, ``managed`` what ECS does
+to it, ``faults`` what can be broken.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from moto.ecs.exceptions import (
     ServiceNotFoundException,
 )
 
+from sandbox.ecs import providers
 from sandbox.ecs.definitions import TaskDefinitions
 from sandbox.ecs.model import (
     ContainerState,
@@ -72,9 +73,7 @@ class Control:
         if existing is not None and existing.status != "INACTIVE":
             raise InvalidParameterException("Creation of service was not idempotent.")
         definition = self._definitions.find_active(given.get("taskDefinition") or "")
-        settings = copy.deepcopy(given)
-        if not settings.get("capacityProviderStrategy"):
-            settings.setdefault("launchType", "EC2")
+        settings = copy.deepcopy(given) | providers.choose(cluster, given)
         self._check_load_balancers(settings, definition)
         service = Service(
             arn=arn,
@@ -105,6 +104,8 @@ class Control:
             if key not in ("cluster", "service", "taskDefinition", "forceNewDeployment")
             and key != "desiredCount"
         }
+        if "capacityProviderStrategy" in changes:
+            changes |= providers.choose(cluster, changes)
         settings = service.settings | changes
         self._check_load_balancers(settings, definition)
         replace = (
@@ -253,7 +254,9 @@ class Control:
         """Make a new PRIMARY deployment; those before become ACTIVE until they are drained."""
         for deployment in service.deployments:
             deployment.status = "ACTIVE"
-        inherited = ("launchType", "platformVersion", "networkConfiguration")
+        strategy = "capacityProviderStrategy"
+        placed_by = strategy if service.settings[strategy] else "launchType"
+        inherited = (placed_by, "platformVersion", "networkConfiguration")
         deployment = Deployment(
             id=f"ecs-svc/{secrets.randbelow(9 * 10**18) + 10**18}",
             definition=definition,

@@ -122,6 +122,8 @@ def service_shape(service: Service, tasks: Sequence[Task]) -> dict[str, Any]:
     """A service; ``tasks`` are those of it that are not over."""
     configuration = service.settings.get("deploymentConfiguration") or {}
     shown = {k: service.settings[k] for k in SHOWN_SETTINGS if service.settings.get(k) is not None}
+    # One or the other.
+    del shown["launchType" if shown["capacityProviderStrategy"] else "capacityProviderStrategy"]
     return {
         "serviceArn": service.arn,
         "serviceName": service.name,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,7 +51,7 @@ class RunningGroups(Running):
             AutoScalingGroupName=f"web-{color}", DesiredCapacity=desired
         )
 
-    def protect(self, color: str) -> None:
+    def protect(self, color: str, *, protected: bool = True) -> None:
         """Protect all instances of a colour from scale-in, as a capacity provider does."""
         autoscaling, name = self.client("autoscaling"), f"web-{color}"
 
@@ -58,11 +60,75 @@ class RunningGroups(Running):
             instances = found["AutoScalingGroups"][0]["Instances"]
             return {one["LifecycleState"] for one in instances}
 
-        self.wait_for(lambda: states() == {"InService"})
-        autoscaling.set_instance_protection(
-            AutoScalingGroupName=name,
-            InstanceIds=self.instances(color),
-            ProtectedFromScaleIn=True,
+        self.wait_for(lambda: states() <= {"InService"})
+        if instances := self.instances(color):
+            autoscaling.set_instance_protection(
+                AutoScalingGroupName=name,
+                InstanceIds=instances,
+                ProtectedFromScaleIn=protected,
+            )
+
+    @contextmanager
+    def managed_scaling(self) -> Iterator[None]:
+        """For a while both services are placed by a capacity provider of their own group, which
+        ECS sizes and protects.
+        """
+        ecs, autoscaling = self.client("ecs"), self.client("autoscaling")
+        for color in COLORS:
+            [group] = autoscaling.describe_auto_scaling_groups(
+                AutoScalingGroupNames=[f"web-{color}"]
+            )["AutoScalingGroups"]
+            ecs.create_capacity_provider(
+                name=f"cp-{color}",
+                autoScalingGroupProvider={
+                    "autoScalingGroupArn": group["AutoScalingGroupARN"],
+                    "managedScaling": {"status": "ENABLED", "targetCapacity": 100},
+                    "managedTerminationProtection": "ENABLED",
+                },
+            )
+            self._place(color, [f"cp-{color}"])
+        try:
+            yield
+        finally:
+            for color in COLORS:
+                self._place(color, [])
+                ecs.delete_capacity_provider(capacityProvider=f"cp-{color}")
+
+    def _place(self, color: str, providers: list[str]) -> None:
+        """Place a service with capacity providers, or with none; its tasks are started anew."""
+        ecs, cluster = self.client("ecs"), f"web-{color}"
+        desired = self.counts()[color][0]
+        self.scale(color, 0)
+        self.wait_for(lambda: self.counts()[color] == (0, 0))
+        if providers:
+            self._associate(color, providers)
+        ecs.update_service(
+            cluster=cluster,
+            service="web",
+            capacityProviderStrategy=[{"capacityProvider": one, "weight": 1} for one in providers],
+        )
+        if not providers:
+            self._associate(color, providers)
+        # Whoever sizes the group from now on, its hosts may go.
+        self.client("autoscaling").update_auto_scaling_group(
+            AutoScalingGroupName=cluster, NewInstancesProtectedFromScaleIn=bool(providers)
+        )
+        self.protect(color, protected=bool(providers))
+        self.scale(color, desired)
+        self.wait_for(lambda: self.counts()[color] == (desired, desired))
+        self.wait_for(lambda: self.healthy(color) == desired)
+
+    def _associate(self, color: str, providers: list[str]) -> None:
+        self.client("ecs").put_cluster_capacity_providers(
+            cluster=f"web-{color}",
+            capacityProviders=providers,
+            defaultCapacityProviderStrategy=[],
+        )
+
+    def scale(self, color: str, desired: int) -> None:
+        """Somebody, or Application Auto Scaling, wants another number of tasks."""
+        self.client("ecs").update_service(
+            cluster=f"web-{color}", service="web", desiredCount=desired
         )
 
     def wait_for(self, true: Any, seconds: float = 30) -> None:

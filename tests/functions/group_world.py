@@ -167,6 +167,30 @@ class GroupWorld(World):
         if "AlarmNotification" not in self.suspended_processes(color):
             self.resize(color, desired)
 
+    def provide(self, color: Color, *names: str) -> None:
+        """Place a service with capacity providers; moto keeps a launch type only."""
+        service = self.backend.services[":".join(self.place(color))]
+        service.launch_type = None
+        service.capacity_provider_strategy = [
+            {"capacityProvider": name, "weight": 1, "base": 0} for name in names
+        ]
+
+    def add_provider(self, name: str, color: Color, *, managed: bool = True) -> None:
+        """A capacity provider of a colour's group."""
+        clients.ecs().create_capacity_provider(
+            name=name,
+            autoScalingGroupProvider={
+                "autoScalingGroupArn": self._group(color).arn,
+                "managedScaling": {"status": "ENABLED" if managed else "DISABLED"},
+            },
+        )
+
+    def managed(self) -> None:
+        """Both services have a capacity provider of their own group, with managed scaling."""
+        for color in Color:
+            self.add_provider(f"cp-{color}", color)
+            self.provide(color, f"cp-{color}")
+
     def protect(self, color: Color) -> None:
         """All instances that a group has now are protected from scale-in."""
         for one in self._group(color).instance_states:
