@@ -1059,7 +1059,9 @@ def configure(arguments: argparse.Namespace) -> dict[str, Any]:
     settings = Settings(**{item.name: getattr(arguments, item.name) for item in fields(Settings)})
     check_settings(settings)
     folder = home() / settings.service
-    for directory in (folder, folder / "generations", folder / "server.d", folder / "temporary"):
+    # The proxy's workers, which are somebody else, have to get through, whoever has made it.
+    own = (folder / name for name in ("generations", "server.d", "temporary"))
+    for directory in (home(), folder, *own):
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o755)
     host = Host(folder, settings)
@@ -1392,7 +1394,7 @@ def switch(host: Host, state: State, at: float, not_after: float | None) -> floa
 
 
 def keep_moment(host: Host, switched_at: float) -> None:
-    """Make a switch last, and when it was. Not hurried: other hosts' proxies may share the cores."""
+    """Make a switch last, and when it was. It is not hurried: others may share the cores."""
     sync(host.folder)
     write(host.folder / "current" / "switched_at", f"{switched_at:.4f}\n")
 

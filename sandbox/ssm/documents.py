@@ -5,7 +5,10 @@ AWS's habits:
     is missing, and a value that the allowedPattern does not match as a whole are InvalidParameters;
   - every value is a list of strings, of which a String takes exactly one;
   - ``{{ Name }}`` is replaced as text wherever it stands in the inputs of a step, quotes or not:
-    what keeps a shell script safe is the allowedPattern, nothing else.
+    what keeps a shell script safe is the allowedPattern, nothing else;
+  - on the instance amazon-ssm-agent checks the allowedPattern again, with Go's regular expressions
+    (RE2): it drops a command, which never answers, when it cannot read the pattern. Here such a
+    document is refused.
 
 Of the actions there is aws:runShellScript, of the schema versions 2.2, of the types of parameters
 String and StringList.
@@ -20,6 +23,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from moto.ssm.exceptions import InvalidDocumentContent, SSMException
+
+from sandbox.ssm import patterns
 
 DEFAULT_TIMEOUT_SECONDS = 3600.0
 PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z0-9_:.-]+)\s*\}\}")
@@ -76,6 +81,9 @@ def _parameter_complaints(name: str, declared: Mapping[str, Any]) -> Iterator[st
     yield from _unknown(f"parameter {name}", declared, PARAMETER_KEYS)
     if declared.get("type") not in ("String", "StringList"):
         yield f"parameter {name}: the sandbox knows the types String and StringList"
+    for complaint in patterns.complaints(declared.get("allowedPattern", "")):
+        yield f"parameter {name}: the SSM agent cannot read its allowedPattern: {complaint}"
+        return
     if "default" in declared:
         default = declared["default"]
         problem = _problem(name, declared, default if isinstance(default, list) else [default])

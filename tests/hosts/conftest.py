@@ -1,14 +1,17 @@
-"""Hosts with a real nginx or HAProxy on 127.0.30.x."""
+"""Hosts with a real nginx or HAProxy on 127.0.30.x, and trees of control groups."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.hosts.machine import SYSTEM_PATH, Machine
+from hosts import ecs_bluegreen_metrics
+from tests.hosts.machine import SYSTEM_PATH, Machine, free_address
+from tests.hosts.trees import ListeningAgent, Tree
 
 
 def needs(*programs: str) -> None:
@@ -39,3 +42,23 @@ def dynamic_host(request: pytest.FixtureRequest) -> Iterator[Machine]:
         machine.start_agent()
         machine.start_proxy()
         yield machine
+
+
+@pytest.fixture
+def agent() -> Iterator[ListeningAgent]:
+    """An ECS agent on an address of its own."""
+    address, claim = free_address()
+    agent = ListeningAgent(address)
+    yield agent
+    agent.stop()
+    claim.close()
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    """Where the program finds control groups; none yet."""
+    tree = Tree(tmp_path)
+    monkeypatch.setattr(ecs_bluegreen_metrics, "BLOCK_ROOT", str(tree.block))
+    monkeypatch.setattr(ecs_bluegreen_metrics, "_devices", {})
+    monkeypatch.setattr(ecs_bluegreen_metrics, "CORES", 2)
+    return tree

@@ -149,7 +149,7 @@ def test_check_where_nothing_is_installed(tmp_path: Path) -> None:
 
 
 def test_the_install_document_carries_the_program() -> None:
-    text = host_program.DOCUMENT.read_text()
+    text = host_program.CARRIERS[0].document.read_text()
     assert host_program.carried(text) == PROGRAM.read_bytes()
     again = host_program.with_program(text, b"another")
     assert host_program.carried(again) == b"another"

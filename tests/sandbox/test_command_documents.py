@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from moto.ssm.exceptions import InvalidDocumentContent
 
 from sandbox.ssm.documents import InvalidParameters, Script, check_content, resolve, script_of
 
+DOCUMENTS = sorted((Path(__file__).parents[2] / "hosts" / "documents").glob("*.yaml"))
 NAME = {"type": "String", "allowedPattern": "^[a-z]{1,5}$"}
 
 
@@ -108,3 +111,54 @@ def test_a_step_that_the_sandbox_could_not_run_is_refused(
     content["mainSteps"][0] |= change
     with pytest.raises(InvalidDocumentContent, match=complaint):
         check_content(content)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+def test_documents_of_the_hosts_are_accepted(path: Path) -> None:
+    check_content(yaml.safe_load(path.read_text()))
+
+
+def test_there_are_documents_of_the_hosts() -> None:
+    assert len(DOCUMENTS) == 6
+
+
+@pytest.mark.parametrize(
+    ("pattern", "complaint"),
+    [
+        ("^[A-Za-z0-9+/=]{0,8000}$", "{0,8000} makes 8000 repetitions, at most 1000"),
+        ("a{1001}", "{1001} makes 1001"),
+        ("a{1001,}", "{1001,} makes 1001"),
+        ("((a{50}b?){30}c)*", "{30} makes 1500"),
+        ("^(?=a)", "(?= is not known"),
+        ("^(?!a)", "(?! is not known"),
+        ("(?<=a)b", "(?<= is not known"),
+        ("(?<!a)b", "(?<! is not known"),
+        (r"(a)\1", r"\1 is not known"),
+        ("(?P<a>b)(?P=a)", "(?P= is not known"),
+        ("(?>a)", "(?> is not known"),
+        ("(?x)a", "(?x is not known"),
+        ("a++", "+ after a repetition"),
+        ("a{2}+", "+ after a repetition"),
+        ("a{,5}", "{,5} is no repetition"),
+        (r"a\Z", r"\Z is not known"),
+        (r"[\u0041]", r"\u is not known"),
+        ("(a", "unterminated"),
+    ],
+)
+def test_a_pattern_that_the_agent_cannot_read_is_refused(pattern: str, complaint: str) -> None:
+    """Its regular expressions are Go's. It would drop the command without a word."""
+    with pytest.raises(InvalidDocumentContent) as raised:
+        check_content(document(Name={**NAME, "allowedPattern": pattern}))
+    assert "parameter Name: the SSM agent cannot read its allowedPattern: " in str(raised.value)
+    assert complaint in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("a{1000}", "(a{30}b){30}", "(a{999})(b{999})", "a{1000,}?", r"\{5000\}", "[{]5000}"),
+        *("(?i)a", "(?:a)+?", "(?P<a>b)", r"[]\]a{2000}]", r"^[\w.-]+\.\d$", "[(?=a)]"),
+    ],
+)
+def test_a_pattern_that_the_agent_can_read_is_accepted(pattern: str) -> None:
+    check_content(document(Name={**NAME, "allowedPattern": pattern}))
