@@ -1,7 +1,7 @@
-"""Write service.schema.json, which lets editors check a service configuration.
+"""Write service.schema.json and metrics.schema.json, which let editors check configurations.
 
 Usage: PYTHONPATH=functions schema.py [--check]. With --check nothing is written and the exit status
-is 1 when the file is not what the models say.
+is 1 when a file is not what the models say.
 """
 
 from __future__ import annotations
@@ -10,25 +10,34 @@ import json
 import sys
 from pathlib import Path
 
-from bluegreen.configuration import ServiceConfiguration
+from pydantic import BaseModel
 
-SCHEMA = Path(__file__).parent.parent / "service.schema.json"
+from bluegreen.configuration import ServiceConfiguration
+from containermetrics.configuration import MetricsConfiguration
+
+ROOT = Path(__file__).parent.parent
+SCHEMAS: dict[Path, type[BaseModel]] = {
+    ROOT / "service.schema.json": ServiceConfiguration,
+    ROOT / "metrics.schema.json": MetricsConfiguration,
+}
 
 
 def main(arguments: list[str]) -> int:
-    """Write the schema, or compare it; return the exit status."""
-    wanted = json.dumps(ServiceConfiguration.model_json_schema(), indent=2) + "\n"
-    if arguments != ["--check"]:
-        SCHEMA.write_text(wanted)
-        return 0
-    if SCHEMA.exists() and SCHEMA.read_text() == wanted:
-        return 0
-    print(
-        f"{SCHEMA.name} is not what the models in functions/bluegreen/configuration.py say.\n"
-        "Write it anew: PYTHONPATH=functions .venv/bin/python tools/schema.py",
-        file=sys.stderr,
-    )
-    return 1
+    """Write the schemas, or compare them; return the exit status."""
+    wrong = []
+    for path, model in SCHEMAS.items():
+        wanted = json.dumps(model.model_json_schema(), indent=2) + "\n"
+        if arguments != ["--check"]:
+            path.write_text(wanted)
+        elif not path.exists() or path.read_text() != wanted:
+            wrong.append(path.name)
+    if wrong:
+        print(
+            f"not what the models in functions/*/configuration.py say: {', '.join(wrong)}.\n"
+            "Write anew: PYTHONPATH=functions .venv/bin/python tools/schema.py",
+            file=sys.stderr,
+        )
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,8 @@ _TASKS_PER_CALL = 100
 _INSTANCES_PER_CALL = 100
 _STATES_PER_CALL = 10
 _SERVICES_PER_CALL = 10
+_PROVIDERS_PER_CALL = 10
+_TASK_ID = re.compile(r"[0-9a-f-]{32,36}")
 _LOG_LINES = 5
 # All of a reason has to fit into the cause of an execution, 32,768 characters.
 _LOG_LINE_LENGTH = 500
@@ -110,18 +113,49 @@ def container_instances(client: ECSClient, cluster: str) -> list[Mapping[str, An
     ]
 
 
-def other_services(client: ECSClient, slot: ColorSlot) -> list[str]:
-    """Names of the replica services on a colour's cluster that want tasks, but for its own."""
-    pages = client.get_paginator("list_services").paginate(
-        cluster=slot.cluster, schedulingStrategy="REPLICA"
-    )
+def services(client: ECSClient, cluster: str) -> list[Mapping[str, Any]]:
+    """DescribeServices of a whole cluster."""
+    pages = client.get_paginator("list_services").paginate(cluster=cluster)
     arns = [arn for page in pages for arn in page["serviceArns"]]
     return [
-        one["serviceName"]
+        one
         for batch in batches(arns, _SERVICES_PER_CALL)
-        for one in client.describe_services(cluster=slot.cluster, services=batch)["services"]
-        if one["serviceName"] != slot.ecs_service and one["desiredCount"] > 0
+        for one in client.describe_services(cluster=cluster, services=batch)["services"]
     ]
+
+
+def services_of(client: ECSClient, cluster: str, task_ids: Sequence[str]) -> dict[str, str]:
+    """Task id → name of its service, "" for one that was started by hand. Tasks that ECS does not
+    know any more are not there.
+    """
+    found = {}
+    # One that is no id at all would be an error for all of them.
+    ids = [one for one in task_ids if _TASK_ID.fullmatch(one)]
+    for batch in batches(ids, _TASKS_PER_CALL):
+        for task in client.describe_tasks(cluster=cluster, tasks=batch)["tasks"]:
+            kind, _, name = str(task.get("group", "")).partition(":")
+            found[task["taskArn"].rsplit("/", 1)[-1]] = name if kind == "service" else ""
+    return found
+
+
+def other_services(client: ECSClient, slot: ColorSlot) -> list[str]:
+    """Names of the replica services on a colour's cluster that want tasks, but for its own."""
+    return [
+        one["serviceName"]
+        for one in services(client, slot.cluster)
+        if one["serviceName"] != slot.ecs_service
+        and one["desiredCount"] > 0
+        and one.get("schedulingStrategy", "REPLICA") == "REPLICA"
+    ]
+
+
+def capacity_providers(client: ECSClient, names: Collection[str]) -> dict[str, Mapping[str, Any]]:
+    """DescribeCapacityProviders by name; one that does not exist is left out."""
+    return {
+        one["name"]: one
+        for batch in batches(sorted(names), _PROVIDERS_PER_CALL)
+        for one in client.describe_capacity_providers(capacityProviders=batch)["capacityProviders"]
+    }
 
 
 def set_hosts(

@@ -136,20 +136,29 @@ class Fleet:
         return [instance_id for instance_id in instance_ids if instance_id in known]
 
     def send(
-        self, document: str, parameters: Mapping[str, str], instance_ids: Sequence[str]
+        self,
+        document: str,
+        parameters: Mapping[str, str],
+        instance_ids: Sequence[str],
+        output: Mapping[str, str] | None = None,
     ) -> list[str]:
         """Send a command to hosts; returns the ids of the commands.
 
         A host that cannot be sent one holds none of the others up: it just has no answer.
+        output: OutputS3BucketName and OutputS3KeyPrefix, where SSM would cut what is printed.
         """
         return [
             command
             for batch in ecs.batches(instance_ids, _INSTANCES_PER_COMMAND)
-            for command in self._send(document, parameters, batch)
+            for command in self._send(document, parameters, batch, output or {})
         ]
 
     def _send(
-        self, document: str, parameters: Mapping[str, str], instance_ids: Sequence[str]
+        self,
+        document: str,
+        parameters: Mapping[str, str],
+        instance_ids: Sequence[str],
+        output: Mapping[str, Any],
     ) -> list[str]:
         try:
             answer = self._ssm.send_command(
@@ -160,6 +169,7 @@ class Fleet:
                 MaxConcurrency="100%",
                 MaxErrors="100%",
                 TimeoutSeconds=_DELIVERY_SECONDS,
+                **output,
             )
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") not in _OF_ONE_INSTANCE:
@@ -168,8 +178,8 @@ class Fleet:
                 return []
             half = len(instance_ids) // 2
             return [
-                *self._send(document, parameters, instance_ids[:half]),
-                *self._send(document, parameters, instance_ids[half:]),
+                *self._send(document, parameters, instance_ids[:half], output),
+                *self._send(document, parameters, instance_ids[half:], output),
             ]
         return [answer["Command"]["CommandId"]]
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mypy_boto3_elb import ElasticLoadBalancingClient
     from mypy_boto3_elbv2 import ElasticLoadBalancingv2Client
     from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
     from mypy_boto3_ssm import SSMClient
     from mypy_boto3_stepfunctions import SFNClient
 
@@ -81,6 +83,16 @@ def elbv2() -> ElasticLoadBalancingv2Client:
 @lru_cache(maxsize=1)
 def logs() -> CloudWatchLogsClient:
     return boto3.client("logs", config=_CONFIG)
+
+
+@lru_cache(maxsize=1)
+def s3() -> S3Client:
+    return boto3.client("s3", config=_CONFIG)
+
+
+@lru_cache(maxsize=1)
+def sqs() -> SQSClient:
+    return boto3.client("sqs", config=_CONFIG)
 
 
 @lru_cache(maxsize=1)

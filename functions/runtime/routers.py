@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from bluegreen.color import Color
-from bluegreen.configuration import AlbRouter, ClbRouter, NlbRouter, ServiceConfiguration
-from bluegreen.deployment import Deployment
+from bluegreen.configuration import (
+    AlbRouter,
+    ClbRouter,
+    HostRouter,
+    NlbRouter,
+    ServiceConfiguration,
+)
+from bluegreen.deployment import Deployment, Location
 from bluegreen.fleet import Fleet
 from bluegreen.routers import Router, Survey, classic, listener
 from bluegreen.routers.classic import ClassicGroups, ClassicPorts
-from bluegreen.routers.hosts import Hosts
+from bluegreen.routers.hosts import Hosts, told
 from bluegreen.routers.listener import Listener
 from runtime import clients
 from runtime.settings import Settings
@@ -45,6 +52,36 @@ def survey(configuration: ServiceConfiguration) -> Survey:
         return classic.survey(clients.elb(), clients.autoscaling(), configuration)
     assert isinstance(router, AlbRouter | NlbRouter)
     return listener.survey(clients.elbv2(), router, configuration.colors)
+
+
+def live(configuration: ServiceConfiguration, now: float) -> set[Color]:
+    """The colours that have traffic now, for those who only look.
+
+    Of hosts with a proxy it is what they were all told. now: epoch seconds; names of load balancers
+    and target groups are looked up anew every ten minutes. Raises DeploymentRefused or
+    TrafficChanged when there is no telling, and botocore's errors.
+    """
+    match configuration.router:
+        case HostRouter():
+            weights = told(clients.ssm(), configuration.service)
+        case ClbRouter():
+            weights = survey(configuration).traffic
+        case AlbRouter() | NlbRouter():
+            found, groups = _listener_of(configuration.model_dump_json(), int(now // 600))
+            weights = listener.read(clients.elbv2(), found, groups)
+    return {color for color, weight in weights.items() if weight}
+
+
+@lru_cache(maxsize=1000)
+def _listener_of(configuration_json: str, _period: int) -> tuple[Location, dict[Color, str]]:
+    configuration = ServiceConfiguration.model_validate_json(configuration_json)
+    router = configuration.router
+    assert isinstance(router, AlbRouter | NlbRouter)
+    groups = {
+        color: listener.find_target_group(clients.elbv2(), configuration.colors[color])
+        for color in Color
+    }
+    return listener.find(clients.elbv2(), router).location, groups
 
 
 def hosts(

@@ -52,3 +52,52 @@ class Settings:
                 commit=env.get("HOST_COMMIT_DOCUMENT", ""),
             ),
         )
+
+
+@dataclass(frozen=True)
+class MetricsSettings:
+    """What the functions that push container metrics are told.
+
+    site: ``<account>.<region>``. table: DynamoDB table. parameter_prefix, service_prefix: SSM paths
+    of the metrics and of the service configurations. The rest is only where it is used, ""
+    elsewhere: the queues, the SSM document that reads cgroups and the bucket for long output,
+    Mackerel's address and the SSM parameter with the API key, the deployments.
+    """
+
+    site: str
+    table: str
+    parameter_prefix: str
+    service_prefix: str
+    collect_queue: str
+    deliver_queue: str
+    document: str
+    bucket: str
+    mackerel_url: str
+    mackerel_key: str
+    deployments_table: str
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> MetricsSettings:
+        """Raises SettingsError that names every variable that is missing."""
+        required = [
+            "METRICS_SITE",
+            "METRICS_TABLE_NAME",
+            "METRICS_PARAMETER_PREFIX",
+            "SERVICE_PARAMETER_PREFIX",
+        ]
+        wrong = [f"{name} is not set" for name in required if not env.get(name)]
+        if wrong:
+            raise SettingsError("; ".join(wrong))
+        return cls(
+            site=env["METRICS_SITE"],
+            table=env["METRICS_TABLE_NAME"],
+            parameter_prefix=env["METRICS_PARAMETER_PREFIX"],
+            service_prefix=env["SERVICE_PARAMETER_PREFIX"],
+            collect_queue=env.get("COLLECT_QUEUE_URL", ""),
+            deliver_queue=env.get("DELIVER_QUEUE_URL", ""),
+            document=env.get("METRICS_DOCUMENT", ""),
+            bucket=env.get("METRICS_BUCKET", ""),
+            mackerel_url=env.get("MACKEREL_URL", ""),
+            mackerel_key=env.get("MACKEREL_KEY_PARAMETER", ""),
+            deployments_table=env.get("TABLE_NAME", ""),
+        )

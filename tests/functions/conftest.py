@@ -7,6 +7,7 @@ from moto import mock_aws
 
 from tests.functions.group_world import GroupWorld
 from tests.functions.host_world import HostWorld
+from tests.functions.metrics_world import MetricsWorld
 from tests.functions.site import Site
 from tests.functions.world import REGION, Account, World
 
@@ -39,6 +40,14 @@ def hosts(account: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostWor
 def groups(account: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[GroupWorld]:
     """As world, with a cluster and an Auto Scaling group for each colour."""
     made = GroupWorld(monkeypatch, account).build()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def metrics(account: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[MetricsWorld]:
+    """As world, with container metrics of its cluster and a Mackerel to send them to."""
+    made = MetricsWorld(monkeypatch, account).build()
     yield made
     made.close()
 

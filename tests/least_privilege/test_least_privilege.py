@@ -21,6 +21,7 @@ ONLY_AWS_NEEDS_IT = {
     ("RegisterTaskDefinitionFunction", "iam:PassRole"): "RegisterTaskDefinition passes the roles",
     ("RegisterTaskDefinitionFunction", "ecs:TagResource"): "RegisterTaskDefinition with tags",
     ("RecoverDeploymentFunction", "sqs:SendMessage"): "Lambda sends what it gave up to the queue",
+    ("AnnotateDeploymentFunction", "sqs:SendMessage"): "Lambda sends what it gave up to the queue",
 }
 
 

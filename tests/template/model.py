@@ -61,6 +61,12 @@ class Template:
         (properties,) = self.of_type("AWS::StepFunctions::StateMachine").values()
         return properties
 
+    def state_functions(self) -> set[str]:
+        """Those that are states of the workflow."""
+        statements = self.statements_of(self.role_of(self.state_machine()))
+        (invoking,) = (one for one in statements if "lambda:InvokeFunction" in one.actions)
+        return {resource["Fn::GetAtt"][0] for resource in invoking.resources}
+
     def role_of(self, properties: Resource) -> str:
         """Logical id of the role of a function or of the state machine."""
         role = properties.get("Role") or properties["RoleArn"]

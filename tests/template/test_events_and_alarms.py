@@ -9,8 +9,8 @@ from tests.template.model import Template
 QUEUE_ARN = {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}
 
 
-def rule(template: Template, key: str) -> dict[str, Any]:
-    (found,) = (one for one in template.of_type("AWS::Events::Rule").values() if key in one)
+def rule(template: Template, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = template.resource(name)["Properties"]
     return found
 
 
@@ -24,7 +24,7 @@ def alarms(template: Template, namespace: str) -> dict[str, Any]:
 
 
 def test_an_execution_that_ended_badly_starts_the_recovery(template: Template) -> None:
-    assert rule(template, "EventPattern")["EventPattern"] == {
+    assert rule(template, "RecoverDeploymentFunctionExecutionEnded")["EventPattern"] == {
         "source": ["aws.states"],
         "detail-type": ["Step Functions Execution Status Change"],
         "detail": {
@@ -35,27 +35,86 @@ def test_an_execution_that_ended_badly_starts_the_recovery(template: Template) -
 
 
 def test_a_schedule_sweeps(template: Template) -> None:
-    assert rule(template, "ScheduleExpression")["ScheduleExpression"] == "rate(5 minutes)"
+    sweep = rule(template, "RecoverDeploymentFunctionSweep")
+
+    assert sweep["ScheduleExpression"] == "rate(5 minutes)"
 
 
-@pytest.mark.parametrize("key", ["EventPattern", "ScheduleExpression"])
-def test_events_go_to_the_recovery_or_to_the_dead_letter_queue(
-    template: Template, key: str
+def test_a_deployment_that_ended_is_annotated_however_it_did(template: Template) -> None:
+    assert rule(template, "AnnotateDeploymentFunctionDeploymentEnded")["EventPattern"] == {
+        "source": ["aws.states"],
+        "detail-type": ["Step Functions Execution Status Change"],
+        "detail": {
+            "stateMachineArn": [{"Ref": "BlueGreenDeployment"}],
+            "status": ["SUCCEEDED", "FAILED", "ABORTED", "TIMED_OUT"],
+        },
+    }
+
+
+def test_container_metrics_are_pushed_every_minute_and_a_late_minute_is_left(
+    template: Template,
 ) -> None:
-    (target,) = rule(template, key)["Targets"]
+    every_minute = rule(template, "PushContainerMetricsFunctionEveryMinute")
+    invoke = template.resource("PushContainerMetricsFunctionEventInvokeConfig")["Properties"]
 
-    assert target["Arn"] == {"Fn::GetAtt": ["RecoverDeploymentFunction", "Arn"]}
-    assert target["DeadLetterConfig"] == {"Arn": QUEUE_ARN}
+    assert every_minute["ScheduleExpression"] == "rate(1 minute)"
+    assert every_minute["Targets"][0]["RetryPolicy"]["MaximumEventAgeInSeconds"] == 60
+    assert invoke["MaximumEventAgeInSeconds"] == 60
+    assert invoke["MaximumRetryAttempts"] == 0
 
 
-def test_what_the_recovery_cannot_handle_goes_to_the_dead_letter_queue(template: Template) -> None:
-    (invoke,) = template.of_type("AWS::Lambda::EventInvokeConfig").values()
+def test_messages_are_seen_again_only_after_the_function_has_ended(template: Template) -> None:
+    mappings = template.of_type("AWS::Lambda::EventSourceMapping")
+    queues = {}
+    for mapping in mappings.values():
+        queue = mapping["EventSourceArn"]["Fn::GetAtt"][0]
+        queues[queue] = mapping
+        function = template.functions()[mapping["FunctionName"]["Ref"]]
+        visible = template.resource(queue)["Properties"]["VisibilityTimeout"]
+        assert visible > function["Timeout"]
+        assert mapping["BatchSize"] == 1
 
-    assert invoke["FunctionName"] == {"Ref": "RecoverDeploymentFunction"}
+    assert set(queues) == {"CollectQueue", "DeliverQueue"}
+    assert queues["CollectQueue"]["ScalingConfig"] == {"MaximumConcurrency": 10}
+    # One message group a cluster: so one delivery of a cluster at a time.
+    assert template.resource("DeliverQueue")["Properties"]["FifoQueue"] is True
+
+
+def test_the_queues_of_the_pusher_are_encrypted_and_forget_old_minutes(template: Template) -> None:
+    for name in ("CollectQueue", "DeliverQueue"):
+        queue = template.resource(name)["Properties"]
+        assert queue["SqsManagedSseEnabled"] is True
+        assert queue["MessageRetentionPeriod"] <= 900
+
+
+def test_the_bucket_is_private_encrypted_and_empties_itself(template: Template) -> None:
+    bucket = template.resource("MetricsBucket")["Properties"]
+
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    assert bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    (rule_,) = bucket["LifecycleConfiguration"]["Rules"]
+    assert (rule_["Status"], rule_["ExpirationInDays"]) == ("Enabled", 1)
+
+
+def test_every_event_goes_to_its_function_or_to_the_dead_letter_queue(template: Template) -> None:
+    for logical_id, found in template.of_type("AWS::Events::Rule").items():
+        (target,) = found["Targets"]
+        function = target["Arn"]["Fn::GetAtt"][0]
+        assert logical_id.startswith(function)
+        assert target["DeadLetterConfig"] == {"Arn": QUEUE_ARN}, logical_id
+
+
+@pytest.mark.parametrize("name", ["RecoverDeployment", "AnnotateDeployment"])
+def test_what_a_function_cannot_handle_goes_to_the_dead_letter_queue(
+    template: Template, name: str
+) -> None:
+    invoke = template.resource(f"{name}FunctionEventInvokeConfig")["Properties"]
+
+    assert invoke["FunctionName"] == {"Ref": f"{name}Function"}
     assert invoke["DestinationConfig"]["OnFailure"]["Destination"] == QUEUE_ARN
     (sending,) = (
         one
-        for one in template.statements_of("RecoverDeploymentFunctionRole")
+        for one in template.statements_of(f"{name}FunctionRole")
         if "sqs:SendMessage" in one.actions
     )
     assert sending.resources == [QUEUE_ARN]
@@ -115,10 +174,23 @@ def test_every_alarm_goes_off_at_the_first_occurrence_and_tells(template: Templa
     for logical_id, alarm in template.of_type("AWS::CloudWatch::Alarm").items():
         assert alarm["AlarmActions"] == [{"Ref": "AlarmTopic"}], logical_id
         assert alarm["ComparisonOperator"] == "GreaterThanOrEqualToThreshold", logical_id
-        assert (alarm["Threshold"], alarm["EvaluationPeriods"]) == (1, 1), logical_id
+        first = 1800 if logical_id == "MetricsLateAlarm" else 1
+        assert (alarm["Threshold"], alarm["EvaluationPeriods"]) == (first, 1), logical_id
         # No executions, no errors: nothing to tell.
         assert alarm["TreatMissingData"] == "notBreaching", logical_id
         assert alarm["AlarmDescription"], logical_id
+
+
+def test_metrics_that_are_lost_late_or_misconfigured_ring(template: Template) -> None:
+    found = alarms(template, "ecs-bluegreen").values()
+
+    assert {alarm["MetricName"] for alarm in found} == {
+        "MetricValuesDropped",
+        "MetricOldestWaitingSeconds",
+        "MetricConfigurationsWrong",
+    }
+    for alarm in found:
+        assert alarm["Dimensions"] == [{"Name": "service", "Value": "ecs-bluegreen"}]
 
 
 def test_the_topic_is_not_encrypted_with_a_key_that_cloudwatch_may_not_use(

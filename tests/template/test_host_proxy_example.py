@@ -124,7 +124,7 @@ def test_the_deployer_may_send_commands_to_the_instances(infrastructure: Templat
 def test_an_instance_may_read_its_weights(
     infrastructure: Template, service: ServiceConfiguration
 ) -> None:
-    role = infrastructure.resource("InstanceRole")["Properties"]
+    role = infrastructure.chosen().resource("InstanceRole")["Properties"]
     (policy,) = role["Policies"]
     (statement,) = policy["PolicyDocument"]["Statement"]
     assert statement["Action"] == "ssm:GetParameter"

@@ -81,6 +81,7 @@ def test_commands_go_to_instances_that_are_marked_for_it_and_run_our_documents_o
 ) -> None:
     sent = [one for one in template.statements() if "ssm:SendCommand" in one.actions]
     assert {one.where for one in sent} == {
+        "CollectContainerMetricsFunctionRole",
         "HostsPolicy",
         "ShiftTrafficFunctionRole",
         "RollBackFunctionRole",
@@ -93,7 +94,9 @@ def test_commands_go_to_instances_that_are_marked_for_it_and_run_our_documents_o
                     "StringEquals": {"ssm:resourceTag/ecs-bluegreen": "host"}
                 }
             else:
-                assert re.search(r":document/\$\{Host(Report|Stage|Commit)Document\}$", text)
+                assert re.search(
+                    r":document/\$\{Host(Report|Stage|Commit|Metrics)Document\}$", text
+                )
 
 
 def test_every_action_exists(template: Template, knows_resources: dict[str, bool]) -> None:

@@ -53,6 +53,7 @@ class Example:
             "Network": self.balancer == "nlb",
             "Classic": self.balancer == "clb",
             "Weighted": self.balancer != "clb",
+            "HasMetricsBucket": False,
         }
         return condition is None or values[condition]
 
@@ -94,6 +95,7 @@ def classic() -> Example:
 
 def test_the_conditions_are_what_this_test_takes_them_for(made: Example) -> None:
     assert made.template.document["Conditions"] == {
+        "HasMetricsBucket": {"Fn::Not": [{"Fn::Equals": [{"Ref": "MetricsBucket"}, ""]}]},
         "Network": {"Fn::Equals": [{"Ref": "LoadBalancer"}, "network"]},
         "Classic": {"Fn::Equals": [{"Ref": "LoadBalancer"}, "classic"]},
         "Weighted": {"Fn::Not": [{"Condition": "Classic"}]},

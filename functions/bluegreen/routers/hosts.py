@@ -229,6 +229,19 @@ class Hosts:
         }
 
 
+def told(client: SSMClient, service: str) -> Weights:
+    """The weights that all hosts of a service were told last, and read when they boot.
+
+    Raises DeploymentRefused when nothing was deployed yet.
+    """
+    try:
+        parameter = client.get_parameter(Name=f"{_PARAMETERS}/{service}")["Parameter"]
+    except client.exceptions.ParameterNotFound as error:
+        raise DeploymentRefused(f"service {service} has not been deployed yet") from error
+    document = json.loads(parameter["Value"])
+    return {color: int(document[color]) for color in Color}
+
+
 def survey(look: HostLook, configuration: ServiceConfiguration, dns: str) -> Survey:
     """Everything that a deployment has to know of the hosts. dns: "" if there is nothing to probe.
 
