@@ -17,10 +17,18 @@ export PATH := $(PATH):/usr/sbin:/sbin
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
 
-demo: $(INSTALLED) programs ## One full deployment under load (PATTERN=shifted-ports PROXY=nginx|haproxy BALANCER=alb|nlb|clb)
+demo: $(INSTALLED) programs ## One full deployment under load (PATTERN=shifted-ports PROXY=nginx|haproxy BALANCER=alb|nlb|clb; PATTERN=metrics)
+ifeq ($(PATTERN),metrics)
+demo: PROGRAMS += docker.io
+demo:
+	@$(PYTHON) -m sandbox.metrics_demo
+else
+demo:
 	@$(PYTHON) -m sandbox.demo --pattern $(PATTERN) $(if $(PROXY),--proxy $(PROXY)) \
 	  $(if $(BALANCER),--balancer $(BALANCER))
+endif
 
+test: PROGRAMS += docker.io memcached
 test: $(INSTALLED) programs ## All tests (ARGS="tests/unit -k weights" for some)
 ifdef ARGS
 	@$(PYTHON) -m pytest $(ARGS)
@@ -33,6 +41,7 @@ endif
 check: $(INSTALLED) ## ruff, mypy, cfn-lint, sam validate --lint, the JSON Schema
 	@tools/check
 
+sandbox: PROGRAMS += $(if $(findstring docker,$(ARGS)),docker.io)
 sandbox: $(INSTALLED) programs ## Everything on this machine until Ctrl-C (ARGS="--hosts 3")
 	@exec $(PYTHON) -m sandbox up --pattern $(PATTERN) $(if $(PROXY),--proxy $(PROXY)) \
 	  $(if $(BALANCER),--balancer $(BALANCER)) $(ARGS)
@@ -48,8 +57,9 @@ clean: ## Remove everything that the other targets make
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: programs
+PROGRAMS := haproxy nginx-light wrk
 programs:
-	@tools/install-debian-packages haproxy nginx-light wrk
+	@tools/install-debian-packages $(PROGRAMS)
 
 $(INSTALLED): requirements-dev.txt
 	@tools/make-venv $(PYTHON3) $(VENV) requirements-dev.txt

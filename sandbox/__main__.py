@@ -52,6 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--hosts", type=int, metavar="N", help="container instances (2; host-proxy: 4)")
     up.add_argument("--runtime", default="process", help=f"one of {', '.join(RUNTIMES)}")
     up.add_argument(
+        "--metrics",
+        action="store_true",
+        default=None,
+        help="send container metrics to the Mackerel stand-in; --runtime docker always does",
+    )
+    up.add_argument(
         "--network", default="127.0.1", help="the first three numbers of a loopback /24"
     )
     up.add_argument(
@@ -60,7 +66,8 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="PATH=VALUE",
         help="change the service configuration (bake.seconds=1), a parameter of template.yaml "
-        "(template.LeaseSeconds=5) or one of the infrastructure (infrastructure.InstanceType=…)",
+        "(template.LeaseSeconds=5) or of the infrastructure (infrastructure.InstanceType=…), or "
+        "the metrics configuration (metrics.each_task=true)",
     )
     _add_build_dir(up)
     up.set_defaults(run=_up)
@@ -84,7 +91,9 @@ def _parser() -> argparse.ArgumentParser:
         "group kind=cannot_launch group=web-green [message=…] | "
         "group kind=never_registers group=web-green [count=1] | "
         "group kind=instance_dies group=web-green when=starting|registered | "
-        "group kind=scale_in|scale_out group=web-blue [by=1] [when=now|launching|shifted]",
+        "group kind=scale_in|scale_out group=web-blue [by=1] [when=now|launching|shifted] | "
+        "mackerel kind=outage|refused|throttle|slow|wrong_key|lost_answer [seconds=…] [times=…] "
+        "[endpoint='POST /api/v0/tsdb']",
     )
     fault.add_argument("name", nargs="?")
     fault.add_argument("values", nargs="*", metavar="KEY=VALUE")
@@ -114,6 +123,7 @@ def _up(options: argparse.Namespace) -> int:
         overrides=_values(options.set),
         proxy=options.proxy,
         balancer=options.balancer,
+        metrics=options.metrics,
     )
     with terminable():
         try:

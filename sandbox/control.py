@@ -6,6 +6,8 @@
 | GET operations, DELETE operations | which function called what; start the list anew |
 | GET faults, POST faults, DELETE faults | which faults are on; turn one on; turn all off |
 | POST sweep | run every schedule now, answer when all have ended |
+| POST settle | wait until queues are empty and events handled, ``seconds`` (30) at most |
+| POST insights | write the Container Insights of a ``minute`` (epoch seconds) now |
 | POST push | push an image, as ``docker push`` does |
 """
 
@@ -20,6 +22,7 @@ from moto.ecr.exceptions import RepositoryNotFoundException
 from sandbox.aws import ApiFault, ControlError, Interruption, Route, Workflow
 from sandbox.images import FAULTS as IMAGE_FAULTS
 from sandbox.images import Images, InvalidImageError
+from sandbox.mackerel import Fault
 
 if TYPE_CHECKING:
     from sandbox.alb.plane import DataPlane
@@ -27,9 +30,16 @@ if TYPE_CHECKING:
     from sandbox.clb.plane import DataPlane as ClassicPlane
     from sandbox.events import EventBus
     from sandbox.hosts.faults import HostFaults
+    from sandbox.insights import Insights
+    from sandbox.mackerel import MackerelServer
+    from sandbox.queues import EventSources
     from sandbox.world import World
 
-FAULTS = ("propagation_lag", "api_error", "traffic_changed_by_others", "host", "group")
+FAULTS = (
+    *("propagation_lag", "api_error", "traffic_changed_by_others", "host", "group"),
+    "mackerel",
+)
+SETTLE_SECONDS = 30.0
 
 
 class Control:
@@ -49,6 +59,9 @@ class Control:
         hosts: HostFaults,
         groups: GroupFaults,
         router: Mapping[str, Any],
+        sources: EventSources,
+        insights: Insights,
+        mackerel: MackerelServer,
     ) -> None:
         self._world = world
         self._workflow = workflow
@@ -59,6 +72,9 @@ class Control:
         self._hosts = hosts
         self._groups = groups
         self._router = router
+        self._sources = sources
+        self._insights = insights
+        self._mackerel = mackerel
 
     def routes(self) -> dict[tuple[str, str], Route]:
         """(method, path below ``/_sandbox/``) → what answers."""
@@ -70,6 +86,8 @@ class Control:
             ("POST", "faults"): self._add_fault,
             ("DELETE", "faults"): self._clear_faults,
             ("POST", "sweep"): lambda _: self._bus.sweep(),
+            ("POST", "settle"): self._settle,
+            ("POST", "insights"): self._write_insights,
             ("POST", "push"): self._push,
         }
 
@@ -90,6 +108,14 @@ class Control:
             raise ControlError(str(error)) from error
         return {"image": body["image"], "digest": digest}
 
+    def _settle(self, body: dict[str, Any]) -> dict[str, Any]:
+        return self._sources.settle(float(body.get("seconds", SETTLE_SECONDS)))
+
+    def _write_insights(self, body: dict[str, Any]) -> dict[str, Any]:
+        if "minute" not in body:
+            raise ControlError("which minute? minute=1767225600")
+        return {"events": self._insights.write(int(body["minute"]))}
+
     # --------------------------------------------------------------------------------- faults
 
     def _faults(self, _body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -98,13 +124,15 @@ class Control:
             faults.append(
                 {"name": "propagation_lag", "seconds": self._world.faults.propagation_lag}
             )
-        return faults + self._hosts.shown() + self._groups.shown()
+        mackerel = [fault.shown() for fault in self._mackerel.faults()]
+        return faults + self._hosts.shown() + self._groups.shown() + mackerel
 
     def _clear_faults(self, _body: dict[str, Any]) -> list[dict[str, Any]]:
         self._workflow.clear()
         self._world.faults.clear()
         self._hosts.clear()
         self._groups.clear()
+        self._mackerel.turn_off()
         return []
 
     def _add_fault(self, body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -123,6 +151,9 @@ class Control:
                 given.clear()
             case "group":
                 self._groups.add(**given)
+                given.clear()
+            case "mackerel":
+                self._break_mackerel(**given)
                 given.clear()
             case _ if name in IMAGE_FAULTS:
                 raise ControlError(
@@ -213,6 +244,12 @@ class Control:
             next(item["ListenerArn"] for item in listeners if item["Port"] == self._router["port"])
         )
 
+    def _break_mackerel(self, kind: Any, **how: Any) -> None:
+        try:
+            self._mackerel.turn_on(Fault(kind, **how))
+        except ValueError as error:
+            raise ControlError(str(error)) from error
+
     # ---------------------------------------------------------------------------------- state
 
     def _state(self, _body: dict[str, Any]) -> dict[str, Any]:
@@ -224,6 +261,7 @@ class Control:
             "groups": self._groups.describe(),
             "targets": self._targets(),
             "executions": self._executions(),
+            "queues": self._sources.waiting(),
             "faults": self._faults({}),
         }
 

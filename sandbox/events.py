@@ -169,7 +169,10 @@ class EventBus:
                 key = f"{schedule.arn} {schedule.expression}"
                 moment = due.setdefault(key, next_run(schedule.expression, now))
                 if now >= moment:
-                    due[key] = next_run(schedule.expression, now)
+                    # From when it was due, not from now: a rate does not drift.
+                    following = next_run(schedule.expression, moment)
+                    late = following <= now
+                    due[key] = next_run(schedule.expression, now) if late else following
                     for target in schedule.targets:
                         self._deliver(target, self._scheduled_input(schedule, target))
 

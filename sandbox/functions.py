@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,6 +168,7 @@ class LambdaRuntime:
     log: Callable[[str], None]
     functions: dict[str, Function] = field(default_factory=dict)
     _idle: dict[str, list[Worker]] = field(default_factory=dict)
+    _events: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def install(self) -> None:
@@ -197,16 +198,22 @@ class LambdaRuntime:
         backend: Any = LambdaSimpleBackend
         backend.invoke = invoke
 
+    @property
+    def events_under_way(self) -> int:
+        """How many asynchronous invocations have not ended yet, with what is tried again."""
+        return self._events
+
     def add(self, function: Function) -> None:
         """Make a function known; its first worker starts with ``warm``."""
         self.functions[function.name] = function
 
-    def warm(self) -> None:
-        """Start one worker of every function and wait until all have imported their handler."""
+    def warm(self, cold: Collection[str] = ()) -> None:
+        """Start one worker of every function but those that stay ``cold``, and wait until all have
+        imported their handler.
+        """
+        names = [name for name in self.functions if name not in cold]
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            for name, worker in zip(
-                self.functions, pool.map(self._start, self.functions), strict=True
-            ):
+            for name, worker in zip(names, pool.map(self._start, names), strict=True):
                 self._give_back(name, worker)
 
     def invoke(self, name: str, event: Any) -> Answer:
@@ -231,6 +238,12 @@ class LambdaRuntime:
         function = self.functions[name]
 
         def run() -> None:
+            try:
+                follow()
+            finally:
+                self._count(-1)
+
+        def follow() -> None:
             answer = self.invoke(name, event)
             for attempt in range(function.retries):
                 if not answer.failed or self.world.stopping.wait(RETRY_SECONDS[attempt]):
@@ -242,7 +255,12 @@ class LambdaRuntime:
             if done is not None:
                 done(answer)
 
+        self._count(1)
         threading.Thread(target=run, name=f"event-{name}", daemon=True).start()
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._events += change
 
     def stop(self) -> None:
         """End every worker."""

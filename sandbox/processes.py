@@ -23,9 +23,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
+
+from sandbox.usage import Usage, of_session
 
 GUARD = Path(__file__).with_name("guard.py")
 LAST_LINES_SECONDS = 0.5
@@ -41,13 +43,39 @@ class CannotStartError(Exception):
 
 @dataclass(frozen=True)
 class ContainerSpec:
-    """One container to start: ``port`` is None when it publishes no port."""
+    """One container to start.
+
+    ``host`` is the address of its instance and ``port`` the host port of its first port mapping,
+    None when it publishes none. What follows ``log`` is for runtimes that can make use of it:
+    ``name``, the task's id (of which the cgroup is made), ``ports`` (host port by container port),
+    ``cpu`` (shares), ``memory`` and ``memory_reservation`` (MiB), ``labels``.
+    """
 
     command: Sequence[str]
     environment: Mapping[str, str]
     host: str
     port: int | None
     log: LogSink
+    name: str = ""
+    task: str = ""
+    ports: Mapping[int, int] = field(default_factory=dict)
+    cpu: int = 0
+    memory: int | None = None
+    memory_reservation: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class Command(Protocol):
+    """Another command in a container: what is used of ``subprocess.Popen``."""
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs."""
+
+    def kill(self) -> None:
+        """SIGKILL; does nothing when it has ended."""
+
+    def wait(self) -> int:
+        """Wait for its end; its exit code."""
 
 
 class Container(Protocol):
@@ -67,8 +95,11 @@ class Container(Protocol):
     def kill(self) -> None:
         """End it now: SIGKILL to all of it."""
 
-    def run(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    def run(self, command: Sequence[str]) -> Command:
         """Start another command in it, as ``docker exec`` does (health checks)."""
+
+    def usage(self) -> Usage | None:
+        """What it has used so far; None when nothing of it runs."""
 
 
 class Runtime(Protocol):
@@ -209,6 +240,10 @@ class ProcessContainer:
             output=subprocess.DEVNULL,
         )
 
+    def usage(self) -> Usage | None:
+        """Of all its processes, without health checks and without a network."""
+        return of_session(self.process.pid) if self.process.poll() is None else None
+
     def _signal_group(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -226,13 +261,13 @@ class Guard:
         )
         self._lock = threading.Lock()
 
-    def add(self, group: int) -> None:
-        """A process group was started."""
-        self._tell(f"+{group}\n")
+    def add(self, thing: int | str) -> None:
+        """There is a process group, or something else that ``guard.py`` can remove."""
+        self._tell(f"+{thing}\n")
 
-    def remove(self, group: int) -> None:
-        """A process group has ended."""
-        self._tell(f"-{group}\n")
+    def remove(self, thing: int | str) -> None:
+        """It has ended, or was removed."""
+        self._tell(f"-{thing}\n")
 
     def close(self) -> None:
         """The sandbox ends: the guard kills what is left and ends too."""
@@ -286,7 +321,7 @@ class OutputReader:
                     continue
                 sink, ended = key.data
                 data = os.read(key.fd, 65_536)
-                rest[key.fd] = _deliver(rest[key.fd] + data, sink, last=not data)
+                rest[key.fd] = deliver(rest[key.fd] + data, sink, last=not data)
                 if not data:
                     ended.set()
                     del rest[key.fd]
@@ -336,7 +371,7 @@ def expand(argument: str, environment: Mapping[str, str]) -> str:
     return VARIABLE.sub(lambda match: environment.get(match[1] or match[2], ""), argument)
 
 
-def _deliver(data: bytes, sink: LogSink, *, last: bool) -> bytes:
+def deliver(data: bytes, sink: LogSink, *, last: bool) -> bytes:
     """Give the complete lines of ``data`` to ``sink``; returns the rest."""
     *lines, rest = data.split(b"\n")
     if rest and (last or len(rest) > MAX_LINE_BYTES):

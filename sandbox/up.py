@@ -24,11 +24,14 @@ from typing import Any, Self
 
 import yaml
 
-from sandbox import alb, autoscaling, clb, ecs, executions, ssm
+from sandbox import alb, autoscaling, buckets, clb, ecs, executions, logs, ssm
 from sandbox.autoscaling.faults import GroupFaults
+from sandbox.autoscaling.managed import ManagedScaling
 from sandbox.aws import CONTROL, AwsServer
 from sandbox.balancers import with_balancer
 from sandbox.control import Control
+from sandbox.docker import DockerRuntime, Engine
+from sandbox.docker.engine import check
 from sandbox.ecs.instances import RESOURCES
 from sandbox.events import EventBus
 from sandbox.functions import LambdaRuntime
@@ -37,7 +40,10 @@ from sandbox.hosts.faults import HostFaults
 from sandbox.hosts.fleet import Fleet
 from sandbox.hosts.setup import Setup, setup_of
 from sandbox.images import Images
-from sandbox.processes import ProcessRuntime
+from sandbox.insights import Insights
+from sandbox.mackerel import MackerelServer
+from sandbox.processes import ProcessRuntime, Runtime
+from sandbox.queues import EventSources
 from sandbox.resources import Resources
 from sandbox.settings import (
     BUILD_DIRECTORY,
@@ -62,6 +68,11 @@ PROGRAMS = {"haproxy": "haproxy", "setpriv": "util-linux", "nginx": "nginx-light
 HOSTS = {"shifted-ports": 2, "host-proxy": 4, "two-clusters": 2}
 TASK_MEMORY = RESOURCES["MEMORY"] // 2 + 1
 STACKS = ("template", "infrastructure")
+METRICS = "metrics"
+METRICS_PREFIX = "/bluegreen/metrics"
+MACKEREL_KEY_PARAMETER = "/bluegreen/mackerel/api-key"
+SOURCES = {"process": "container-insights", "docker": "cgroups"}
+"""Where the metrics of containers come from: a process has no cgroup of its own."""
 LONGEST_PATH = 70
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
@@ -76,7 +87,9 @@ class Sandbox:
     first three numbers of the loopback /24 that everything but the APIs listens in. ``overrides``
     change the example's service configuration by dotted path (``{"bake.seconds": 1}``); with
     ``template.`` before it a name is a parameter of template.yaml, with ``infrastructure.`` one of
-    infrastructure.yaml. ``build_dir`` gets sandbox.json and the logs. Raises SandboxError.
+    infrastructure.yaml, with ``metrics.`` a part of the metrics configuration of each cluster.
+    There is one with ``metrics`` (else with the runtime docker only): without it nothing is
+    collected. ``build_dir`` gets sandbox.json and the logs. Raises SandboxError.
     """
 
     def __init__(
@@ -89,6 +102,7 @@ class Sandbox:
         overrides: Mapping[str, Any] | None = None,
         proxy: str | None = None,
         balancer: str | None = None,
+        metrics: bool | None = None,
     ) -> None:
         if pattern not in PATTERNS:
             raise SandboxError(f"pattern {pattern}: the sandbox has {', '.join(PATTERNS)} so far")
@@ -101,22 +115,29 @@ class Sandbox:
         self._hosts = HOSTS[pattern] if hosts is None else hosts
         if not 1 <= self._hosts <= MAX_HOSTS:
             raise SandboxError(f"{hosts} hosts: 1 to {MAX_HOSTS} have room in the network")
+        self._runtime = runtime
+        self._host_environment: dict[str, str] = {}
+        if runtime == "docker":
+            check()
         self.build_dir = build_dir.resolve()
         self._network = network
         self._example = ROOT / "examples" / pattern
         text, parameters = with_balancer(
             (self._example / "service.yaml").read_text(), pattern, balancer
         )
+        metrics_overrides, overrides = _parted(overrides or {})
         self._text, self._parameters = _overridden(
             text,
             {
                 **_sizes(pattern, self._hosts),
                 **parameters,
-                **(overrides or {}),
+                **overrides,
                 **({"router.type": proxy} if proxy else {}),
             },
         )
         self._configuration: dict[str, Any] = yaml.safe_load(self._text)
+        self._has_metrics = runtime == "docker" if metrics is None else metrics
+        self._metrics = _metrics_configuration(runtime, metrics_overrides)
         self._setup = setup_of(self._configuration)
         for program in ("haproxy", "setpriv", *([self._setup.proxy] if self._setup else [])):
             if shutil.which(program) is None:
@@ -148,7 +169,7 @@ class Sandbox:
             "service": self._configuration["service"],
             "url": f"{url}:{port}/",
             "test_url": f"{url}:{test_port}/" if test_port else None,
-            "mackerel_url": None,
+            "mackerel_url": self.mackerel.url,
             "network": self._network,
             "control_url": self.world.aws_endpoint + CONTROL,
             "hosts": [host.address for host in self.fleet.hosts() if host.state != "dead"],
@@ -162,6 +183,21 @@ class Sandbox:
             color: slot["auto_scaling_group"]
             for color, slot in colors.items()
             if "auto_scaling_group" in slot
+        }
+
+    @property
+    def mackerel_service(self) -> str:
+        """Where in Mackerel the containers are, if there are metrics."""
+        return str(self._metrics["mackerel"]["service"])
+
+    @property
+    def mackerel_hosts(self) -> dict[str, str]:
+        """The custom identifier of each color's host in Mackerel."""
+        colors: dict[str, dict[str, Any]] = self._configuration["colors"]
+        site = f"{self.world.account_id}.{self.world.region}"
+        return {
+            color: f"ecs-bluegreen.{site}.{slot['cluster']}.{slot['ecs_service']}"
+            for color, slot in colors.items()
         }
 
     @property
@@ -211,19 +247,24 @@ class Sandbox:
             publish=lambda event: bus.publish(event),
         )
         # All of these replace parts of moto, so they come before the first request.
-        containers = ProcessRuntime(work)
+        processes = ProcessRuntime(work)
         self.images = Images(self.world)
-        scheduler = ecs.install(self.world, self.images, containers)
+        scheduler = ecs.install(self.world, self.images, self._container_runtime(processes))
         self._cleanup.callback(scheduler.join)
-        plane = alb.install(self.world, containers.launch)
+        plane = alb.install(self.world, processes.launch)
         self._cleanup.callback(plane.join)
-        classic = clb.install(self.world, containers.launch)
+        classic = clb.install(self.world, processes.launch)
         self._cleanup.callback(classic.join)
-        self.fleet = Fleet(self.world, containers, scheduler.instances, self._setup)
+        self.fleet = Fleet(
+            self.world, processes, scheduler.instances, self._setup, self._host_environment
+        )
         self._cleanup.callback(self.fleet.join)
         ec2.install(self.fleet.launched, self.fleet.terminated)
         self.scaler = autoscaling.install(self.world)
         self._cleanup.callback(self.scaler.join)
+        managed = ManagedScaling(self.world, scheduler.state, scheduler.instances, self.scaler)
+        managed.start()
+        self._cleanup.callback(managed.join)
         host_faults = HostFaults(
             self.world, self.fleet, self.scaler, self._setup.proxy if self._setup else None
         )
@@ -231,15 +272,23 @@ class Sandbox:
             self.world, self.fleet, self.scaler, scheduler.instances, self._configuration["router"]
         )
         ssm.install(self.world, self.fleet).watcher = host_faults
+        logs.install()
+        buckets.install()
+        insights = Insights(self.world, scheduler.state)
+        self.mackerel = MackerelServer().start()
+        self._cleanup.callback(self.mackerel.stop)
         code = work / "functions"
         shutil.copytree(ROOT / "functions", code, ignore=shutil.ignore_patterns("__pycache__"))
         functions = LambdaRuntime(self.world, code, logging.getLogger("sandbox.function").info)
         self._cleanup.callback(functions.stop)
         functions.install()
+        sources = EventSources(self.world, functions, server.workflow.note)
+        sources.install()
         bus = EventBus(self.world, functions)
         bus.install()
         executions.install(bus.publish, server.endpoint)
-        self._create_stacks(functions)
+        self._create_stacks(functions, sources)
+        insights.start()
         server.workflow.callers = {
             executions.CALLER,
             *(function.logical_id for function in functions.functions.values()),
@@ -254,21 +303,51 @@ class Sandbox:
             host_faults,
             self.groups,
             self._configuration["router"],
+            sources,
+            insights,
+            self.mackerel,
         )
         server.front.routes = control.routes()
         self._write_description()
 
-    def _create_stacks(self, functions: LambdaRuntime) -> None:
+    def _container_runtime(self, processes: ProcessRuntime) -> Runtime:
+        """What tasks run on; ECS closes it."""
+        if self._runtime == "process":
+            return processes
+        self._cleanup.callback(processes.close)
+        engine = Engine(self._network, self.build_dir / "docker.log")
+        self._cleanup.callback(engine.stop)
+        engine.start()
+        self._host_environment["DOCKER_HOST"] = engine.host
+        return DockerRuntime(engine)
+
+    def _create_stacks(self, functions: LambdaRuntime, sources: EventSources) -> None:
         """Make the deployer, and while its functions start, what the service runs on."""
         service = self._configuration["service"]
+        template = load(ROOT / "template.yaml")
+        self.world.client("ssm").put_parameter(
+            Name=MACKEREL_KEY_PARAMETER, Value=self.mackerel.api_key, Type="SecureString"
+        )
         deployer = Stack(
-            STACK_NAME, load(ROOT / "template.yaml"), self.world, self._parameters["template"]
+            STACK_NAME,
+            template,
+            self.world,
+            {"MackerelUrl": self.mackerel.url, **self._parameters["template"]},
         )
         deployer.create(Resources(self.world, functions, STACK_NAME, ROOT).create)
         self.outputs = deployer.outputs()
         with ThreadPoolExecutor(max_workers=1) as background:
-            warm = background.submit(functions.warm)
+            # Without metrics their queues stay empty, and nobody waits for these functions.
+            idle = set() if self._has_metrics else sources.functions
+            warm = background.submit(functions.warm, idle)
             parameters = self._parameters["infrastructure"]
+            if self._has_metrics:
+                insights = self._metrics["source"] == "container-insights"
+                parameters = {
+                    "ContainerInsights": "enabled" if insights else "disabled",
+                    "MetricsBucket": deployer.created["MetricsBucket"].ref,
+                    **parameters,
+                }
             if self._setup is not None:
                 parameters = {
                     "InstallDocument": deployer.created["HostInstallDocument"].ref,
@@ -283,9 +362,20 @@ class Sandbox:
             self.world.client("ssm").put_parameter(
                 Name=f"{PARAMETER_PREFIX}/{service}", Value=self._text, Type="String"
             )
+            if self._has_metrics:
+                self._put_metrics_configurations()
             warm.result()
             self.scaler.wait_until_settled()
             self.fleet.wait_until_booted()
+
+    def _put_metrics_configurations(self) -> None:
+        """One for each cluster of the service."""
+        slots: Mapping[str, Mapping[str, Any]] = self._configuration["colors"]
+        for cluster in sorted({slot["cluster"] for slot in slots.values()}):
+            text = yaml.safe_dump({"cluster": cluster, **self._metrics}, sort_keys=False)
+            self.world.client("ssm").put_parameter(
+                Name=f"{METRICS_PREFIX}/{cluster}", Value=text, Type="String"
+            )
 
     def _start_log(self) -> None:
         handler = logging.FileHandler(self.build_dir / LOG_FILE, mode="w")
@@ -384,6 +474,34 @@ def _work_directory(setup: Setup | None) -> Path:
         return path
     path.rmdir()
     return Path(tempfile.mkdtemp(prefix="ecs-bluegreen-", dir="/tmp"))
+
+
+def _parted(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The overrides of the metrics configuration, without the word before them, and the others."""
+    start = f"{METRICS}."
+    return (
+        {
+            path.removeprefix(start): one
+            for path, one in overrides.items()
+            if path.startswith(start)
+        },
+        {path: one for path, one in overrides.items() if not path.startswith(start)},
+    )
+
+
+def _metrics_configuration(runtime: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What the metrics configurations of all clusters say but for the cluster."""
+    configuration: dict[str, Any] = {
+        "source": SOURCES[runtime],
+        "mackerel": {"service": "sandbox"},
+    }
+    for path, value in overrides.items():
+        *parents, last = path.split(".")
+        place = configuration
+        for name in parents:
+            place = place.setdefault(name, {})
+        place[last] = value
+    return configuration
 
 
 def _overridden(text: str, overrides: Mapping[str, Any]) -> tuple[str, dict[str, dict[str, Any]]]:

@@ -41,7 +41,7 @@ class Scheduler:
 
     def __init__(self, world: World, state: State, runner: TaskRunner, runtime: Runtime) -> None:
         self._world = world
-        self._state = state
+        self.state = state
         self._runner = runner
         self._runtime = runtime
         self.instances = Instances(world, state)
@@ -54,34 +54,34 @@ class Scheduler:
 
     def join(self) -> None:
         """Wait until every container has ended; the world's ``stopping`` has to be set."""
-        self._state.wake.set()
+        self.state.wake.set()
         self._thread.join()
 
     def _run(self) -> None:
         while not self._world.stopping.is_set():
-            self._state.wake.wait(TICK_SECONDS)
-            self._state.wake.clear()
-            with self._state.lock:
+            self.state.wake.wait(TICK_SECONDS)
+            self.state.wake.clear()
+            with self.state.lock:
                 self._tick()
         self._runtime.close()
 
     def _tick(self) -> None:
-        for task in list(self._state.tasks.values()):
+        for task in list(self.state.tasks.values()):
             before = None
             # The quick steps at once; nothing is known of tasks whose agent is not heard of.
             while task.connected and task.last_status is not before:
                 before = task.last_status
                 self._runner.advance(task)
             if task.stopped and time.monotonic() - task.stopped_since > KEPT_SECONDS:
-                del self._state.tasks[task.arn]
-        for service in list(self._state.services.values()):
+                del self.state.tasks[task.arn]
+        for service in list(self.state.services.values()):
             if service.status == "INACTIVE":
                 continue
             try:
                 self.services.reconcile(service)
             except ServiceException:
                 logger.exception("cannot reconcile the service %s", service.name)
-            if service.status == "DRAINING" and not any(self._state.tasks_of(service)):
+            if service.status == "DRAINING" and not any(self.state.tasks_of(service)):
                 service.status = "INACTIVE"
 
 

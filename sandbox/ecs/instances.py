@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 from sandbox.ecs.model import LastStatus, State, StopCode, Task
+from sandbox.ecs.tasks import docker_name
 from sandbox.world import World
 
 RESOURCES = {"CPU": 2048, "MEMORY": 1953}
@@ -138,10 +139,7 @@ def _agent_task(task: Task) -> dict[str, Any]:
         "Containers": [
             {
                 "DockerId": container.running.runtime_id if container.running else "",
-                "DockerName": (
-                    f"ecs-{task.definition['family']}-{task.definition['revision']}-"
-                    f"{container.name}-{task.id[:20]}"
-                ),
+                "DockerName": docker_name(task, container),
                 "Name": container.name,
                 "Ports": [
                     {
@@ -151,10 +149,18 @@ def _agent_task(task: Task) -> dict[str, Any]:
                     }
                     for binding in container.bindings
                 ],
+                **_networks(task),
             }
             for container in task.containers
         ],
     }
+
+
+def _networks(task: Task) -> dict[str, Any]:
+    """``Networks``, which the agent has for a task with a network interface of its own only."""
+    if task.definition.get("networkMode") != "awsvpc":
+        return {}
+    return {"Networks": [{"NetworkMode": "awsvpc", "IPv4Addresses": [task.address]}]}
 
 
 def _runs(task: Task) -> bool:

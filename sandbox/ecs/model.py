@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from subprocess import Popen
 from typing import Any
 
-from sandbox.processes import Container
+from sandbox.processes import Command, Container
 
 MAX_EVENTS = 100  # that DescribeServices shows
 
@@ -48,7 +47,7 @@ class HealthProbe:
 
     due: float
     failures: int = 0
-    process: Popen[bytes] | None = None
+    process: Command | None = None
     deadline: float = 0.0
 
 

@@ -160,6 +160,20 @@ class TaskRunner:
             host=task.address,
             port=ports[0] if ports else None,
             log=self._log_sink(task, container),
+            name=docker_name(task, container),
+            task=task.id,
+            ports={int(b["containerPort"]): int(b["hostPort"]) for b in container.bindings},
+            cpu=int(definition.get("cpu") or 0),
+            memory=definition.get("memory"),
+            memory_reservation=definition.get("memoryReservation"),
+            labels={
+                **(definition.get("dockerLabels") or {}),
+                "com.amazonaws.ecs.cluster": task.cluster_arn.rpartition("/")[2],
+                "com.amazonaws.ecs.container-name": container.name,
+                "com.amazonaws.ecs.task-arn": task.arn,
+                "com.amazonaws.ecs.task-definition-family": task.definition["family"],
+                "com.amazonaws.ecs.task-definition-version": str(task.definition["revision"]),
+            },
         )
         container.image_digest = image.digest
         container.running = self._runtime.start(spec)
@@ -304,6 +318,12 @@ class TaskRunner:
                 del kept[: MAX_KEPT_LINES // 2]
 
         return sink
+
+
+def docker_name(task: Task, container: ContainerState) -> str:
+    """The name that the ECS agent gives a container; the last part is random there."""
+    family, revision = task.definition["family"], task.definition["revision"]
+    return f"ecs-{family}-{revision}-{container.name}-{task.id[:20]}"
 
 
 def _environment(definition: dict[str, Any]) -> dict[str, str]:

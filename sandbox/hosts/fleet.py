@@ -31,21 +31,27 @@ class Fleet:
     """The hosts by EC2 instance id, also those that are over.
 
     An instance whose user data sets ECS_CLUSTER becomes a host: its agents start as on AWS's
-    ECS-optimised images. ``setup`` is what else its boot installs.
+    ECS-optimised images. ``setup`` is what else its boot installs, ``environment`` what programs
+    on it find besides.
     """
 
     def __init__(
-        self, world: World, runtime: ProcessRuntime, instances: Instances, setup: Setup | None
+        self,
+        world: World,
+        runtime: ProcessRuntime,
+        instances: Instances,
+        setup: Setup | None,
+        environment: Mapping[str, str],
     ) -> None:
         self._world = world
         self._runtime = runtime
         self._instances = instances
         self._setup = setup
+        self._environment = environment
         self._lock = threading.Lock()
         self._hosts: dict[str, Host] = {}
         self._numbers = deque(range(1, MAX_HOSTS + 1))
-        if setup is not None:
-            install_programs(world.work_directory)
+        install_programs(world.work_directory, with_proxy=setup is not None)
 
     def hosts(self) -> list[Host]:
         """All of them, in the order in which they were launched."""
@@ -78,7 +84,7 @@ class Fleet:
             for interface in instance.nics.values():
                 interface.private_ip_address = address
                 interface.private_ip_addresses = [{"Primary": True, "PrivateIpAddress": address}]
-            machine = Machine(self._world, self._runtime, instance.id, address)
+            machine = Machine(self._world, self._runtime, instance.id, address, self._environment)
             host = Host(self._world, machine, instance, cluster[1], self._instances, self._setup)
             self._hosts[instance.id] = host
         host.boot()

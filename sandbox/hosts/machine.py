@@ -1,8 +1,8 @@
 """A machine: what the programs of a container instance find, and what ends with it.
 
 Programs on it get the environment of the machine and nothing of the sandbox's: its own credentials
-and home, and a PATH whose first directories are the machine's own ``bin`` and the sandbox's, with
-``ecs-bluegreen-host`` and the AWS CLI in them.
+and home, and a PATH whose first directories are the machine's own ``bin`` and the sandbox's. In the
+latter are the plugin for memcached and, with a proxy, ``ecs-bluegreen-host`` and the AWS CLI.
 """
 
 from __future__ import annotations
@@ -24,15 +24,24 @@ from sandbox.settings import ROOT
 from sandbox.world import World
 
 PROGRAM = ROOT / "hosts" / "ecs_bluegreen_host.py"
+MEMCACHED_PLUGIN = ROOT / "hosts" / "mackerel_plugin_memcached.py"
 AGENT_PORT = 51678
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Machine:
-    """One machine, from its boot to its end; its directory outlives a reboot."""
+    """One machine, from its boot to its end; its directory outlives a reboot.
+
+    ``environment`` is what programs on it get besides.
+    """
 
     def __init__(
-        self, world: World, runtime: ProcessRuntime, instance_id: str, address: str
+        self,
+        world: World,
+        runtime: ProcessRuntime,
+        instance_id: str,
+        address: str,
+        environment: Mapping[str, str],
     ) -> None:
         number = address.rpartition(".")[2]
         self.address = address
@@ -53,6 +62,7 @@ class Machine:
             "AWS_REGION": world.region,
             "AWS_ACCESS_KEY_ID": instance_id,
             "AWS_SECRET_ACCESS_KEY": "sandbox",
+            **environment,
         }
         shutil.rmtree(self.home, ignore_errors=True)  # of a host before it with this address
         self.home.mkdir(mode=0o755)
@@ -138,19 +148,22 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def install_programs(directory: Path) -> None:
-    """Make the ``bin`` that all machines share."""
+def install_programs(directory: Path, *, with_proxy: bool) -> None:
+    """Make the ``bin`` that all machines share, with what a proxy needs where there is one."""
     directory.chmod(0o711)  # workers of nginx that run as nobody have to get through
     programs = directory / "bin"
     programs.mkdir()
-    program = directory / PROGRAM.name
-    program.write_bytes(PROGRAM.read_bytes())
-    path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
-    wrappers = {
-        # As fast as an installed program starts: without the packages of the sandbox.
-        "ecs-bluegreen-host": [sys.executable, "-I", "-S", str(program)],
-        "aws": [find_program("aws", path)],
-    }
+    # As fast as an installed program starts: without the packages of the sandbox.
+    python = [sys.executable, "-I", "-S"]
+    wrappers = {"mackerel-plugin-memcached": [*python, str(MEMCACHED_PLUGIN)]}
+    if shutil.which("python3", path=SYSTEM_PATH) is None:
+        wrappers["python3"] = python
+    if with_proxy:
+        program = directory / PROGRAM.name
+        program.write_bytes(PROGRAM.read_bytes())
+        path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+        wrappers["ecs-bluegreen-host"] = [*python, str(program)]
+        wrappers["aws"] = [find_program("aws", path)]
     for name, command in wrappers.items():
         wrapper = programs / name
         wrapper.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')

@@ -22,6 +22,8 @@ def _auto_scaling_group(make: Maker, logical_id: str, properties: Properties) ->
 
 def _cluster(make: Maker, logical_id: str, properties: Properties) -> Created:
     name = properties.pop("ClusterName", make.name(logical_id))
+    if "ClusterSettings" in properties:
+        properties["settings"] = properties.pop("ClusterSettings")
     answer = make.call("ecs", "CreateCluster", properties, clusterName=name)
     return Created(name, {"Arn": answer["cluster"]["clusterArn"]})
 

@@ -6,8 +6,15 @@ import json
 from datetime import UTC, datetime
 
 from sandbox.events import check_target, next_run
-from sandbox.resources.api import Creator, Maker, Properties
+from sandbox.resources.api import Creator, Maker, Properties, UnknownResourceError
 from sandbox.stack import Created
+
+QUEUE_ATTRIBUTES = {
+    *("ContentBasedDeduplication", "DeduplicationScope", "DelaySeconds", "FifoQueue"),
+    *("FifoThroughputLimit", "KmsDataKeyReusePeriodSeconds", "KmsMasterKeyId"),
+    *("MaximumMessageSize", "MessageRetentionPeriod", "ReceiveMessageWaitTimeSeconds"),
+    *("RedriveAllowPolicy", "RedrivePolicy", "SqsManagedSseEnabled", "VisibilityTimeout"),
+}
 
 
 def _rule(make: Maker, logical_id: str, properties: Properties) -> Created:
@@ -33,12 +40,21 @@ def _schedule(make: Maker, logical_id: str, properties: Properties) -> Created:
 
 
 def _queue(make: Maker, logical_id: str, properties: Properties) -> Created:
-    name = properties.pop("QueueName", make.name(logical_id))
+    is_fifo = str(properties.get("FifoQueue", "false")).lower() == "true"
+    name = properties.pop("QueueName", make.name(logical_id) + (".fifo" if is_fifo else ""))
+    tags = {tag["Key"]: tag["Value"] for tag in properties.pop("Tags", [])}
+    unknown = set(properties) - QUEUE_ATTRIBUTES
+    if unknown:
+        raise UnknownResourceError(
+            f"{', '.join(sorted(unknown))}: the sandbox does not know this property of a queue"
+        )
     attributes = {
         key: json.dumps(value) if isinstance(value, (dict, bool)) else str(value)
         for key, value in properties.items()
     }
-    url = make.call("sqs", "CreateQueue", {}, QueueName=name, Attributes=attributes)["QueueUrl"]
+    url = make.call("sqs", "CreateQueue", {}, QueueName=name, Attributes=attributes, tags=tags)[
+        "QueueUrl"
+    ]
     arn = f"arn:aws:sqs:{make.world.region}:{make.world.account_id}:{name}"
     return Created(url, {"Arn": arn, "QueueName": name, "QueueUrl": url})
 

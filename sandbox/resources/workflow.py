@@ -62,6 +62,16 @@ def _event_invoke_config(make: Maker, _logical_id: str, properties: Properties) 
     return Created(f"{name}|{properties['Qualifier']}")
 
 
+def _event_source_mapping(make: Maker, _logical_id: str, properties: Properties) -> Created:
+    properties["Tags"] = _tag_map(properties.get("Tags", []))
+    answer = make.call("lambda", "CreateEventSourceMapping", properties)
+    arn = (
+        f"arn:aws:lambda:{make.world.region}:{make.world.account_id}"
+        f":event-source-mapping:{answer['UUID']}"
+    )
+    return Created(answer["UUID"], {"Id": answer["UUID"], "EventSourceMappingArn": arn})
+
+
 def _permission(make: Maker, logical_id: str, properties: Properties) -> Created:
     make.call("lambda", "AddPermission", properties, StatementId=logical_id)
     return Created(logical_id)
@@ -137,6 +147,7 @@ def _empty_zip() -> bytes:
 CREATORS: dict[str, Creator] = {
     "AWS::Lambda::Function": _function,
     "AWS::Lambda::EventInvokeConfig": _event_invoke_config,
+    "AWS::Lambda::EventSourceMapping": _event_source_mapping,
     "AWS::Lambda::Permission": _permission,
     "AWS::StepFunctions::StateMachine": _state_machine,
     "AWS::IAM::Role": _role,

@@ -19,19 +19,20 @@ from moto.ssm.responses import SimpleSystemManagerResponse
 
 from sandbox.ssm.commands import RunCommand
 from sandbox.ssm.documents import check_content
-from sandbox.ssm.model import Command, Details, Invocation, Node
+from sandbox.ssm.model import Command, Details, Invocation, Node, beginning
 
 MAX_INSTANCES = 50
 MAX_TARGETS = 5
 MAX_COMMENT = 100
+MAX_BUCKET_NAME, MAX_KEY_PREFIX = 63, 500
 MIN_TIMEOUT_SECONDS = 30
 OUTPUT_IN_LIST = 2_500
 OUTPUT, ERRORS = 24_000, 8_000
 NUMBER_OR_SHARE = r"([1-9][0-9]*|[1-9][0-9]?%|100%)"
 NUMBER_OR_SHARE_OR_NONE = r"([1-9][0-9]*|0|[1-9][0-9]?%|0%|100%)"
 NOT_SIMULATED = (
-    *("DocumentHash", "OutputS3BucketName", "OutputS3KeyPrefix", "OutputS3Region"),
-    *("ServiceRoleArn", "NotificationConfig", "CloudWatchOutputConfig", "AlarmConfiguration"),
+    *("DocumentHash", "ServiceRoleArn", "NotificationConfig", "CloudWatchOutputConfig"),
+    "AlarmConfiguration",
 )
 FILTERS: Mapping[str, Callable[[Node], str]] = {
     "InstanceIds": lambda node: node.instance_id,
@@ -64,7 +65,7 @@ class SsmResponse(SimpleSystemManagerResponse):
     def send_command(self) -> ActionResult:
         given = self._given()
         _check_send(given)
-        return ActionResult({"Command": _command(self.commands.send(given))})
+        return ActionResult({"Command": _command(self.commands.send(given), self.region)})
 
     def list_commands(self) -> ActionResult:
         """ListCommands, the newest first."""
@@ -74,7 +75,7 @@ class SsmResponse(SimpleSystemManagerResponse):
         found = [self.commands.find(command_id)] if command_id else self.commands.all()
         if instance_id:
             found = [c for c in found if instance_id in [i.instance_id for i in c.invocations]]
-        return _page("Commands", [_command(command) for command in found], given)
+        return _page("Commands", [_command(command, self.region) for command in found], given)
 
     def list_command_invocations(self) -> ActionResult:
         """ListCommandInvocations; what was sent this moment does not show yet."""
@@ -83,7 +84,7 @@ class SsmResponse(SimpleSystemManagerResponse):
         command_id, instance_id = given.get("CommandId"), given.get("InstanceId")
         found = [self.commands.find(command_id)] if command_id else self.commands.all()
         shown = [
-            _listed(command, invocation, details=bool(given.get("Details")))
+            _listed(command, invocation, self.region, details=bool(given.get("Details")))
             for command in found
             for invocation in self.commands.invocations(command)
             if instance_id in (None, invocation.instance_id)
@@ -98,7 +99,7 @@ class SsmResponse(SimpleSystemManagerResponse):
             if invocation.instance_id == given["InstanceId"]:
                 if given.get("PluginName") not in (None, invocation.step):
                     raise SSMException("InvalidPluginName", "")
-                return ActionResult(_got(command, invocation))
+                return ActionResult(_got(command, invocation, self.region))
         raise SSMException("InvocationDoesNotExist", "")
 
     def cancel_command(self) -> EmptyResult:
@@ -131,6 +132,10 @@ def _check_send(given: Mapping[str, Any]) -> None:
     _at_most("instanceIds", instance_ids, MAX_INSTANCES)
     _at_most("targets", targets, MAX_TARGETS)
     _at_most("comment", given.get("Comment") or "", MAX_COMMENT)
+    _at_most("outputS3BucketName", given.get("OutputS3BucketName") or "", MAX_BUCKET_NAME)
+    _at_most("outputS3KeyPrefix", given.get("OutputS3KeyPrefix") or "", MAX_KEY_PREFIX)
+    if given.get("OutputS3KeyPrefix") and not given.get("OutputS3BucketName"):
+        raise ValidationException("The sandbox takes OutputS3KeyPrefix with OutputS3BucketName.")
     if bool(instance_ids) == bool(targets):
         raise ValidationException("Give either InstanceIds or Targets.")
     for target in targets:
@@ -179,7 +184,7 @@ def _page(name: str, items: list[Any], given: Mapping[str, Any], most: int = 50)
     return ActionResult({name: items[start:end], **more})
 
 
-def _command(command: Command) -> dict[str, Any]:
+def _command(command: Command, region: str) -> dict[str, Any]:
     final = [invocation for invocation in command.invocations if invocation.details.final]
     return {
         "CommandId": command.id,
@@ -200,10 +205,28 @@ def _command(command: Command) -> dict[str, Any]:
         "ErrorCount": command.count(Details.FAILED, Details.EXECUTION_TIMED_OUT),
         "DeliveryTimedOutCount": command.count(Details.DELIVERY_TIMED_OUT),
         "TimeoutSeconds": int(command.timeout),
+        "OutputS3Region": region,
+        "OutputS3BucketName": command.output.bucket if command.output else "",
+        "OutputS3KeyPrefix": command.output.prefix if command.output else "",
     }
 
 
-def _listed(command: Command, invocation: Invocation, *, details: bool) -> dict[str, Any]:
+def _urls(command: Command, invocation: Invocation, region: str) -> dict[str, str]:
+    """Where the whole outputs are, also before there are any; empty without a bucket."""
+    names = {"StandardOutputUrl": "stdout", "StandardErrorUrl": "stderr"}
+    if command.output is None:
+        return dict.fromkeys(names, "")
+    place = f"https://s3.{region}.amazonaws.com/{command.output.bucket}"
+    return {
+        field: f"{place}/{command.output.key(command.id, invocation, name)}"
+        for field, name in names.items()
+    }
+
+
+def _listed(
+    command: Command, invocation: Invocation, region: str, *, details: bool
+) -> dict[str, Any]:
+    urls = _urls(command, invocation, region)
     shape = {
         "CommandId": command.id,
         "InstanceId": invocation.instance_id,
@@ -214,16 +237,15 @@ def _listed(command: Command, invocation: Invocation, *, details: bool) -> dict[
         "RequestedDateTime": command.requested_at,
         "Status": invocation.details.status,
         "StatusDetails": str(invocation.details),
-        "StandardOutputUrl": "",
-        "StandardErrorUrl": "",
-        "CommandPlugins": [_plugin(invocation)] if details else [],
+        **urls,
+        "CommandPlugins": [_plugin(command, invocation, urls)] if details else [],
     }
     if details and invocation.details.final:
         shape["TraceOutput"] = ""
     return shape
 
 
-def _plugin(invocation: Invocation) -> dict[str, Any]:
+def _plugin(command: Command, invocation: Invocation, urls: dict[str, str]) -> dict[str, Any]:
     known = invocation.details.final
     plugin: dict[str, Any] = {
         "Name": invocation.step,
@@ -231,16 +253,18 @@ def _plugin(invocation: Invocation) -> dict[str, Any]:
         "StatusDetails": str(invocation.details),
         "ResponseCode": invocation.response_code if known else -1,
         "Output": invocation.shown_output(OUTPUT_IN_LIST) if known else "",
-        "StandardOutputUrl": "",
-        "StandardErrorUrl": "",
+        **urls,
     }
+    if command.output is not None:
+        plugin["OutputS3BucketName"] = command.output.bucket
+        plugin["OutputS3KeyPrefix"] = command.output.directory(command.id, invocation.instance_id)
     if known and invocation.started_at and invocation.finished_at:
         plugin["ResponseStartDateTime"] = invocation.started_at
         plugin["ResponseFinishDateTime"] = invocation.finished_at
     return plugin
 
 
-def _got(command: Command, invocation: Invocation) -> dict[str, Any]:
+def _got(command: Command, invocation: Invocation, region: str) -> dict[str, Any]:
     known = invocation.details.final
     ran = invocation.ran if known else None
     started, finished = invocation.started_at, invocation.finished_at if known else None
@@ -259,10 +283,9 @@ def _got(command: Command, invocation: Invocation) -> dict[str, Any]:
         "ExecutionEndDateTime": _iso(finished),
         "Status": invocation.details.status,
         "StatusDetails": str(invocation.details),
-        "StandardOutputContent": ran.output[:OUTPUT] if ran else "",
-        "StandardOutputUrl": "",
-        "StandardErrorContent": invocation.error_output()[:ERRORS] if ran else "",
-        "StandardErrorUrl": "",
+        "StandardOutputContent": beginning(ran.output, OUTPUT) if ran else "",
+        "StandardErrorContent": beginning(invocation.error_output(), ERRORS) if ran else "",
+        **_urls(command, invocation, region),
     }
 
 

@@ -11,7 +11,10 @@ AWS's habits:
     its invocation as it is, for ever;
   - MaxConcurrency (50) limits on how many it is at a time; after more than MaxErrors (0) errors it
     is sent to no further instance, and what is under way goes on;
-  - several commands can run on one instance at a time.
+  - several commands can run on one instance at a time;
+  - the agent puts what a script has printed, if anything, into the bucket that the command names,
+    with the instance's own permissions and before it tells the end; if it cannot, nobody hears of
+    it but the agent's log.
 """
 
 from __future__ import annotations
@@ -26,11 +29,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from botocore.exceptions import BotoCoreError, ClientError
 from moto.ssm.exceptions import InvalidDocument, SSMException
 
 from sandbox.ssm.documents import check_content, resolve, script_of
-from sandbox.ssm.model import Command, Details, Invocation, Node, Nodes
-from sandbox.world import World
+from sandbox.ssm.model import Command, Details, Invocation, Node, Nodes, Output, Ran
+from sandbox.world import World, make_client
 
 DELIVERY_SECONDS = (0.08, 0.3)
 REPORT_SECONDS = (0.02, 0.1)
@@ -98,6 +102,11 @@ class RunCommand:
             max_concurrency=given.get("MaxConcurrency") or "50",
             max_errors=given.get("MaxErrors") or "0",
             comment=given.get("Comment") or "",
+            output=(
+                Output(given["OutputS3BucketName"], given.get("OutputS3KeyPrefix") or "")
+                if given.get("OutputS3BucketName")
+                else None
+            ),
             invocations=[
                 Invocation(instance_id, script.step)
                 for instance_id in (instance_ids or self._chosen(targets))
@@ -210,6 +219,7 @@ class RunCommand:
             command.executed += 1
         invocation.ran = ran
         invocation.finished_at = datetime.now(UTC)
+        self._upload(command, invocation, ran)
         if self.watcher is not None:
             self.watcher.executed(command, invocation)
         self._wait(random.uniform(*REPORT_SECONDS))
@@ -223,6 +233,19 @@ class RunCommand:
                 invocation.details = Details.EXECUTION_TIMED_OUT
             case _:
                 invocation.details = Details.FAILED
+
+    def _upload(self, command: Command, invocation: Invocation, ran: Ran) -> None:
+        if command.output is None:
+            return
+        bucket = command.output.bucket
+        client = make_client("s3", self._world.aws_endpoint, access_key=invocation.instance_id)
+        for name, text in (("stdout", ran.output), ("stderr", invocation.error_output())):
+            key = command.output.key(command.id, invocation, name)
+            try:
+                if text:
+                    client.put_object(Bucket=bucket, Key=key, Body=text.encode())
+            except (ClientError, BotoCoreError) as error:
+                LOG.warning("%s: s3://%s/%s: %s", invocation.instance_id, bucket, key, error)
 
     def _deliver(self, command: Command, invocation: Invocation) -> Node | None:
         """Wait until the agent takes the command; None when it never will."""

@@ -14,6 +14,7 @@ from sandbox.ssm.documents import Script
 ERROR_TITLE = "\n----------ERROR-------\n"
 OUTPUT_CUT = "\n---Output truncated---"
 ERROR_CUT = "\n---Error truncated----"
+TRUNCATED = "--output truncated--"
 
 
 class Details(StrEnum):
@@ -145,6 +146,23 @@ class Invocation:
                 return f"{self.ran.errors}failed to run commands: exit status {code}"
 
 
+@dataclass(frozen=True)
+class Output:
+    """The bucket that gets what scripts print, and the beginning of the keys there."""
+
+    bucket: str
+    prefix: str
+
+    def directory(self, command_id: str, instance_id: str) -> str:
+        """What the keys of one invocation begin with."""
+        parts = (self.prefix.strip("/"), command_id, instance_id, "awsrunShellScript")
+        return "/".join(part for part in parts if part)
+
+    def key(self, command_id: str, invocation: Invocation, name: str) -> str:
+        """Where one of its outputs is; ``name`` is stdout or stderr."""
+        return f"{self.directory(command_id, invocation.instance_id)}/{invocation.step}/{name}"
+
+
 @dataclass
 class Command:
     """One SendCommand. ``max_concurrency`` and ``max_errors`` are as they were given."""
@@ -162,6 +180,7 @@ class Command:
     max_errors: str
     comment: str
     invocations: list[Invocation]
+    output: Output | None = None
     requested_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     cancelled: threading.Event = field(default_factory=threading.Event)
     executed: int = 0
@@ -210,6 +229,11 @@ class Command:
 def _share(text: str, total: int) -> int:
     """A number as it is given, or a percentage of ``total``."""
     return int(text[:-1]) * total // 100 if text.endswith("%") else int(text)
+
+
+def beginning(text: str, limit: int) -> str:
+    """What GetCommandInvocation shows of an output."""
+    return text if len(text) <= limit else text[: limit - len(TRUNCATED)] + TRUNCATED
 
 
 def _cut(text: str, limit: int, mark: str) -> str:

@@ -57,6 +57,13 @@ def test_instances_come_later_and_register_later_still(sandbox: TwoClusters) -> 
     assert (2, 0) in seen, "in service first, registered with the cluster later"
     instances = sandbox.group()["Instances"]
     assert {one["HealthStatus"] for one in instances} == {"Healthy"}
+    described = sandbox.client("ec2").describe_instances(
+        InstanceIds=[one["InstanceId"] for one in instances]
+    )
+    for reservation in described["Reservations"]:
+        for one in reservation["Instances"]:
+            tags = {tag["Key"]: tag["Value"] for tag in one["Tags"]}
+            assert tags["ecs-bluegreen"] == "host", "of the launch template; the group has another"
     assert len({one["AvailabilityZone"] for one in instances}) == 2
     assert set(sandbox.registered()) == {one["InstanceId"] for one in instances}
     assert sandbox.registered(BLUE) == {}
