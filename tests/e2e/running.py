@@ -204,6 +204,36 @@ class Running:
     def sweep(self) -> None:
         self.control("POST", "sweep", {})
 
+    def mackerel_statuses(self, *clusters: str) -> dict[str, str]:
+        """Custom identifier → status of the hosts that Mackerel has after a run of the pusher.
+
+        Nothing of it stays but in Mackerel.
+        """
+        ssm = self.client("ssm")
+        names = [f"/bluegreen/metrics/{cluster}" for cluster in clusters]
+        for name, cluster in zip(names, clusters, strict=True):
+            configuration = {
+                "cluster": cluster,
+                "source": "container-insights",
+                "mackerel": {"service": "tests"},
+            }
+            ssm.put_parameter(
+                Name=name, Value=yaml.safe_dump(configuration), Type="String", Overwrite=True
+            )
+        try:
+            self.sweep()
+            assert self.control("POST", "settle", {"seconds": 25})["settled"]
+        finally:
+            ssm.delete_parameters(Names=names)
+        key = ssm.get_parameter(Name="/bluegreen/mackerel/api-key", WithDecryption=True)
+        found = requests.get(
+            f"{self._about['mackerel_url']}/api/v0/hosts",
+            params={"status": ["working", "standby", "maintenance", "poweroff"]},
+            headers={"X-Api-Key": key["Parameter"]["Value"]},
+            timeout=5,
+        )
+        return {host["customIdentifier"]: host["status"] for host in found.json()["hosts"]}
+
     def fault(self, name: str, **what: Any) -> None:
         self.control("POST", "faults", {"name": name, **what})
 
@@ -424,7 +454,8 @@ class Running:
 
     def _item(self, pk: str) -> dict[str, Any]:
         dynamodb = self.client("dynamodb")
-        (table,) = dynamodb.list_tables()["TableNames"]
+        tables = dynamodb.list_tables()["TableNames"]
+        (table,) = (name for name in tables if "DeploymentsTable" in name)
         item = dynamodb.get_item(TableName=table, Key={"pk": {"S": pk}}).get("Item", {})
         return {key: next(iter(value.values())) for key, value in item.items()}
 

@@ -140,6 +140,10 @@ def _a_switch(sandbox: Running, live: str) -> None:
     assert (answer["X-Version"], answer["X-Color"] != live) == ("v2", True)
     assert listener(sandbox) == place(answer["X-Color"])
     assert policies(sandbox) == ["sticky"]
+    assert sandbox.mackerel_statuses("web") == {
+        f"ecs-bluegreen.123456789012.ap-northeast-1.web.web-{answer['X-Color']}": "working",
+        f"ecs-bluegreen.123456789012.ap-northeast-1.web.web-{live}": "poweroff",
+    }
     record: dict[str, Any] = sandbox.record("gap")
     assert 0 < float(record["gap_ms"]) < 2000
     assert users.lost

@@ -28,6 +28,10 @@ def test_13_new_hosts_for_every_deployment_and_none_of_the_old_ones(groups: Runn
     assert groups.group(old)["suspended"] == sorted({*before["suspended"], *FIGHTING})
     assert groups.record(ended.name)["outcome"] == "succeeded"
     assert "held" not in groups.lock()
+    assert groups.mackerel_statuses("web-blue", "web-green") == {
+        f"ecs-bluegreen.123456789012.ap-northeast-1.web-{new}.web": "working",
+        f"ecs-bluegreen.123456789012.ap-northeast-1.web-{old}.web": "poweroff",
+    }
 
 
 def test_13_hosts_left_on_the_idle_colour_are_not_used(groups: RunningGroups) -> None:

@@ -34,6 +34,10 @@ def test_18_all_hosts_switch_together_and_nothing_is_lost(hosts: RunningHosts) -
     assert took < 30, "the drain ends with the last connection, not with its time"
     assert hosts.record(ended.name)["outcome"] == "succeeded"
     assert "held" not in hosts.lock()
+    assert hosts.mackerel_statuses("web") == {
+        f"ecs-bluegreen.123456789012.ap-northeast-1.web.web-{other(old)}": "working",
+        f"ecs-bluegreen.123456789012.ap-northeast-1.web.web-{old}": "poweroff",
+    }
 
 
 def test_nothing_to_do_for_what_is_live_on_all_hosts(hosts: RunningHosts) -> None:

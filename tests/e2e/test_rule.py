@@ -23,6 +23,13 @@ def test_the_traffic_of_a_rule_moves_and_the_rest_stays(sandbox: Running) -> Non
             (described,) = elbv2.describe_rules(RuleArns=[rule])["Rules"]
             assert described["Conditions"][0]["Field"] == "path-pattern"
             assert sandbox.weights() == default
+            statuses = sandbox.mackerel_statuses("web")
+            assert (
+                statuses[
+                    f"ecs-bluegreen.123456789012.ap-northeast-1.web.web-{sandbox.answer()['X-Color']}"
+                ]
+                == "working"
+            )
             back = sandbox.roll_back(ended.name)
             assert back.succeeded, back.cause
     finally:
