@@ -95,6 +95,7 @@ class Cache:
             capture_output=True,
             text=True,
             check=False,
+            timeout=10,
         )
 
     def values(self, *options: str) -> dict[str, float]:
