@@ -7,13 +7,15 @@ service.schema.json in the root of the repository is ``ServiceConfiguration.mode
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bluegreen.color import Color
 from bluegreen.errors import InvalidConfiguration
 from bluegreen.pace import LONGEST_SECONDS
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
@@ -383,22 +385,30 @@ def load(text: str, source: str) -> ServiceConfiguration:
     text: the YAML file. source: where it came from, for the message.
     Raises InvalidConfiguration with one line per mistake: path, what is wrong, the value found.
     """
-    # Imported here: only PlanDeployment reads YAML, the other functions need not load it.
+    keys = "service, pattern, containers, colors and router"
+    return parse(ServiceConfiguration, text, source, keys, InvalidConfiguration)
+
+
+def parse(
+    model: type[Parsed], text: str, source: str, keys: str, refusal: type[Exception]
+) -> Parsed:
+    """A YAML file as a model. keys: what it has to have, for a file that is no mapping at all.
+
+    Raises the refusal with one line per mistake.
+    """
+    # Imported here: not every function reads YAML.
     import yaml
 
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InvalidConfiguration(f"{source} is not valid YAML: {error}") from error
+        raise refusal(f"{source} is not valid YAML: {error}") from error
     if not isinstance(document, dict):
-        raise InvalidConfiguration(
-            f"{source}: expected a mapping with service, pattern, containers, colors and router, "
-            f"got {type(document).__name__}"
-        )
+        raise refusal(f"{source}: expected a mapping with {keys}, got {type(document).__name__}")
     try:
-        return ServiceConfiguration.model_validate(document)
+        return model.model_validate(document)
     except ValidationError as error:
-        raise InvalidConfiguration(
+        raise refusal(
             f"{source}: {error.error_count()} mistake(s)\n" + "\n".join(describe(error))
         ) from error
 

@@ -11,9 +11,9 @@ import base64
 import json
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from bluegreen.configuration import describe
+from bluegreen.configuration import parse
 from containermetrics.errors import InvalidMetricsConfiguration
 
 # https://mackerel.io/api-docs/entry/services#create
@@ -126,21 +126,5 @@ def load(text: str, source: str) -> MetricsConfiguration:
     text: the YAML file. source: where it came from, for the message.
     Raises InvalidMetricsConfiguration with one line per mistake: path, what is wrong, the value.
     """
-    # Imported here: only the functions that read configurations need it.
-    import yaml
-
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InvalidMetricsConfiguration(f"{source} is not valid YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise InvalidMetricsConfiguration(
-            f"{source}: expected a mapping with cluster, source and mackerel, "
-            f"got {type(document).__name__}"
-        )
-    try:
-        return MetricsConfiguration.model_validate(document)
-    except ValidationError as error:
-        raise InvalidMetricsConfiguration(
-            f"{source}: {error.error_count()} mistake(s)\n" + "\n".join(describe(error))
-        ) from error
+    keys = "cluster, source and mackerel"
+    return parse(MetricsConfiguration, text, source, keys, InvalidMetricsConfiguration)
