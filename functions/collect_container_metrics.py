@@ -227,7 +227,13 @@ def _read_answers(work: Work) -> None:
         more = {key: work.message[key] for key in ("batch", "order", "until", "combine")}
         work.send("answers", _POLL_SECONDS, **more)
         return
-    name, store = work.cluster.cluster, work.store
+    name, store, late = work.cluster.cluster, work.store, work.now >= work.message["combine"]["at"]
+    part_name = f"{work.message['batch']:04d}"
+    if late and any(one.name == part_name for one in store.parts(name, work.minute)):
+        # The message came again. The samples kept by now may be those of later minutes, so what it
+        # would say has fewer rates than what is there; and the others may lack that.
+        work.send("combine", 0, combine=work.message["combine"])
+        return
     before = store.samples(name, order.instance_ids, work.minute)
     answers = cgroups.name_services(
         clients.ecs(),
@@ -240,7 +246,7 @@ def _read_answers(work: Work) -> None:
         last = {sample.source: sample for sample in before.get(answer.instance_id, ())}
         readings += [rates.reading(last.get(one.source), one) for one in answer.samples]
     said = Part(
-        name=f"{work.message['batch']:04d}",
+        name=part_name,
         readings=readings,
         plugin_values=[value for answer in answers for value in answer.plugin_values],
         graphs=[graph for answer in answers for graph in answer.graphs],
@@ -253,7 +259,7 @@ def _read_answers(work: Work) -> None:
         if answer.samples:
             last_of = before.get(place, ())
             store.keep_samples(name, place, answer.samples, last_of, work.minute, work.now)
-    if work.now >= work.message["combine"]["at"]:
+    if late:
         # The others were put together without it.
         work.send("combine", 0, combine=work.message["combine"])
 

@@ -280,6 +280,26 @@ def test_a_batch_that_is_late_is_put_together_with_the_others_once_it_is_there(
     assert metrics.series("web-blue", CPU)[minute] == 100.0
 
 
+def test_a_message_that_comes_again_after_later_minutes_changes_nothing(
+    metrics: MetricsWorld, tasks: list[str]
+) -> None:
+    seen: list[str] = []
+
+    def note(body: Any) -> bool:
+        if body.get("step") == "answers":
+            seen.append(json.dumps(body))
+        return False
+
+    metrics.lose = note
+    minutes = three_minutes(metrics, tasks)
+    # Of the second minute, when the third one's samples are there.
+    again = next(text for text in seen if json.loads(text)["minute"] == minutes[1])
+    metrics.invoke("collect_container_metrics", {"Records": [{"body": again}]})
+    metrics.settle()
+
+    assert metrics.series("web-blue", CPU) == {minutes[1]: 100.0, minutes[2]: 100.0}
+
+
 def test_hosts_are_not_asked_about_a_minute_that_is_long_past(
     metrics: MetricsWorld, tasks: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
