@@ -14,18 +14,8 @@ from containermetrics.graphs import DEFINITIONS, of_plugin
 from containermetrics.metrics import METRICS
 from containermetrics.model import EcsService, Reading, Source
 from containermetrics.series import compose
+from sandbox.mackerel.rules import UNITS
 
-UNITS = {
-    "float",
-    "integer",
-    "percentage",
-    "seconds",
-    "milliseconds",
-    "bytes",
-    "bytes/sec",
-    "bits/sec",
-    "iops",
-}
 NAME = re.compile(r"^custom(\.([-a-zA-Z0-9_]+|[*#]))+$")
 
 
