@@ -15,6 +15,7 @@ from bluegreen.color import Color
 from containermetrics import rates
 from containermetrics.sources import cgroups
 from runtime import clients
+from sandbox.mackerel.server import Fault
 from tests.functions.metrics_world import BUCKET, DOCUMENT, KEY, MetricsWorld, entry, printed
 from tests.functions.world import BLUE, GREEN
 
@@ -280,22 +281,30 @@ def test_a_batch_that_is_late_is_put_together_with_the_others_once_it_is_there(
     assert metrics.series("web-blue", CPU)[minute] == 100.0
 
 
-def test_a_message_that_comes_again_after_later_minutes_changes_nothing(
+def test_a_message_that_comes_again_after_later_minutes_loses_no_rates(
     metrics: MetricsWorld, tasks: list[str]
 ) -> None:
-    seen: list[str] = []
+    """While they still wait for Mackerel, which has no other copy."""
+    metrics.mackerel.turn_on(Fault("outage"))
+    messages: dict[int, str] = {}
+    said: dict[int, dict[str, str]] = {}
 
     def note(body: Any) -> bool:
         if body.get("step") == "answers":
-            seen.append(json.dumps(body))
+            messages[body["minute"]] = json.dumps(body)
+            said[body["minute"]] = {name: one.says for name, one in metrics.instances.items()}
         return False
 
     metrics.lose = note
     minutes = three_minutes(metrics, tasks)
-    # Of the second minute, when the third one's samples are there.
-    again = next(text for text in seen if json.loads(text)["minute"] == minutes[1])
-    metrics.invoke("collect_container_metrics", {"Records": [{"body": again}]})
+    # The second minute once more, when the samples of the third one are there.
+    for name, instance in metrics.instances.items():
+        instance.says = said[minutes[1]][name]
+    again = {"Records": [{"body": messages[minutes[1]]}]}
+    metrics.invoke("collect_container_metrics", again)
     metrics.settle()
+    metrics.mackerel.turn_off()
+    metrics.invoke("deliver_container_metrics", {"Records": [{"body": '{"cluster": "web"}'}]})
 
     assert metrics.series("web-blue", CPU) == {minutes[1]: 100.0, minutes[2]: 100.0}
 
