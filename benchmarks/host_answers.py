@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 import random
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import checkout  # noqa: F401 - for what follows
 from cgroup_reader import agent
 from hosts import ecs_bluegreen_metrics as program
+from json_api import JsonApi
 from tests.hosts.trees import V1, V1_LAYOUTS, Said, Tree, task
 
 _CONTAINERS = ("app", "envoy")
@@ -39,13 +38,14 @@ def container() -> Mapping[str, Any]:
     return entry
 
 
-class Instances:
+class Instances(JsonApi):
     """Instances with tasks of two containers each, on a port of this machine. A context manager.
 
     services: the tasks of each are spread over the instances. tasks: ECS service by task id.
     """
 
     def __init__(self, services: list[str], instances: int, containers: int) -> None:
+        super().__init__()
         self.names = [f"i-{number:017x}" for number in range(instances)]
         self.tasks: dict[str, str] = {}
         self._tasks: dict[str, list[str]] = {name: [] for name in self.names}
@@ -57,40 +57,6 @@ class Instances:
         self.metrics = len(self._template["c"]) + len(self._template["g"])
         self.characters = 0
         self._answers: dict[tuple[str, str], str] = {}
-        instances_ = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                body = json.dumps(instances_.answer(asked)).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/x-amz-json-1.1")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                """Not on stderr."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    @property
-    def url(self) -> str:
-        """For ``AWS_ENDPOINT_URL_SSM``."""
-        return f"http://127.0.0.1:{self._server.server_port}"
 
     def read(self, minutes: list[int]) -> None:
         """Have the answers of some minutes (epoch seconds) ready."""
@@ -104,16 +70,17 @@ class Instances:
                 self._answers[command_id(minute), name] = text
                 self.characters = max(self.characters, len(text))
 
-    def answer(self, asked: Mapping[str, str]) -> dict[str, Any]:
-        """GetCommandInvocation."""
+    def answer(self, target: str, asked: Mapping[str, Any]) -> tuple[int, bytes]:  # noqa: ARG002
+        """GetCommandInvocation, the one call that comes."""
         text = self._answers[asked["CommandId"], asked["InstanceId"]]
-        return {
+        said = {
             "CommandId": asked["CommandId"],
             "InstanceId": asked["InstanceId"],
             "Status": "Success",
             "StatusDetails": "Success",
             "StandardOutputContent": text,
         }
+        return 200, json.dumps(said).encode()
 
     def _entries(self, name: str, minute: int, first: int) -> Iterator[dict[str, Any]]:
         for task_id in self._tasks[name]:

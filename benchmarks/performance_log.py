@@ -11,11 +11,11 @@ page with a token, which is not the end.
 from __future__ import annotations
 
 import json
-import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
+
+from json_api import JsonApi
 
 PAGE_BYTES = 1_000_000
 PAGE_EVENTS = 10_000
@@ -65,52 +65,18 @@ def event(
     }
 
 
-class PerformanceLog:
+class PerformanceLog(JsonApi):
     """The log group of one cluster, on a port of this machine. A context manager.
 
     pages: how many were answered.
     """
 
-    def __init__(self, cluster: str, address: str = "127.0.0.1") -> None:
+    def __init__(self, cluster: str) -> None:
+        super().__init__()
         self._group = f"/aws/ecs/containerinsights/{cluster}/performance"
         self._times: list[int] = []
         self._events: list[bytes] = []
         self.pages = 0
-        log = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                status, answer = log.answer(self.headers["X-Amz-Target"], json.loads(body))
-                self.send_response(status)
-                self.send_header("Content-Type", "application/x-amz-json-1.1")
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *_: Any) -> None:
-                """Not on stderr."""
-
-        self._server = ThreadingHTTPServer((address, 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    @property
-    def url(self) -> str:
-        """For ``AWS_ENDPOINT_URL_CLOUDWATCH_LOGS``."""
-        host, port = self._server.server_address[:2]
-        return f"http://{host!s}:{port}"
 
     def write(self, messages: Iterable[tuple[int, str]]) -> None:
         """Add events: time (milliseconds) and text."""
