@@ -10,7 +10,6 @@ import fcntl
 import socket
 import struct
 import time
-from pathlib import Path
 
 from sandbox.guard import END_SECONDS, remove_bridge
 
@@ -56,4 +55,4 @@ def create(name: str, address: str) -> None:
 
 def is_there(name: str) -> bool:
     """Whether there is an interface of this name."""
-    return Path("/sys/class/net", name).exists()
+    return name in {interface for _, interface in socket.if_nameindex()}

@@ -56,6 +56,8 @@ class Task:
                 if self.headers.get("Upgrade"):
                     self._echo()
                     return
+                # Whoever answers and closes before all has come makes a proxy answer 502.
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 if self.path == "/slow":
                     task.release.wait(20)
                 self.send_response(task.health if self.path == "/healthz" else 200)
