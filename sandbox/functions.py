@@ -1,4 +1,5 @@
-"""Lambda: the handlers of the template, each in processes of its own.
+"""Lambda: the handlers of the template, and the functions that people create, each in processes
+of its own.
 
 A worker is a Python process that sees the function's code and environment and nothing of the
 sandbox. It serves one invocation after the other; while it is busy another is started, so
@@ -25,8 +26,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from moto.awslambda.exceptions import UnknownFunctionException
 from moto.awslambda_simple.models import LambdaSimpleBackend
 
+from sandbox.lambda_function import Function
+from sandbox.user_functions import UnsupportedFunctionError, UserFunctions
 from sandbox.world import World
 
 LOG = logging.getLogger(__name__)
@@ -34,26 +38,6 @@ WORKER = Path(__file__).parent / "lambda_worker.py"
 IMPORT_SECONDS = 30.0
 RETRY_SECONDS = (1.0, 2.0)
 """Lambda waits one and two minutes before it repeats a failed asynchronous invocation."""
-
-
-@dataclass(frozen=True)
-class Function:
-    """What runs when ``name`` is invoked.
-
-    ``logical_id`` is its name in the template, and the access key it calls AWS with, by which the
-    operation log knows it. ``dead_letter_arn`` is the SQS queue for events it failed on.
-    """
-
-    logical_id: str
-    name: str
-    arn: str
-    handler: str
-    timeout: float
-    memory: int
-    environment: Mapping[str, str]
-    log_group: str
-    retries: int = 2
-    dead_letter_arn: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,18 +51,16 @@ class Answer:
 class Worker:
     """One process of one function; serves one invocation at a time."""
 
-    def __init__(
-        self, function: Function, world: World, code: Path, log: Callable[[str], None]
-    ) -> None:
-        self._function = function
+    def __init__(self, function: Function, world: World, log: Callable[[str], None]) -> None:
+        self.function = function
         ours, theirs = socket.socketpair()
         self._log = log
         stream = f"{time.strftime('%Y/%m/%d')}/[$LATEST]{uuid.uuid4().hex}"
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", str(WORKER), str(theirs.fileno())],
-                cwd=code,
-                env=_environment(function, world, code, stream),
+                cwd=function.code,
+                env=_environment(function, world, stream),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -101,10 +83,10 @@ class Worker:
     def invoke(self, payload: Any) -> Answer:
         """Run the handler once; kills the worker when it exceeds the function's timeout."""
         request_id = str(uuid.uuid4())
-        deadline = time.time() + self._function.timeout
+        deadline = time.time() + self.function.timeout
         request = {
             "request_id": request_id,
-            "arn": self._function.arn,
+            "arn": self.function.arn,
             "deadline": deadline,
             "event": payload,
         }
@@ -117,7 +99,7 @@ class Worker:
             return _failure(
                 "Sandbox.Timedout",
                 f"RequestId: {request_id} Error: "
-                f"Task timed out after {self._function.timeout:.2f} seconds",
+                f"Task timed out after {self.function.timeout:.2f} seconds",
             )
         except OSError:
             self.kill()
@@ -140,18 +122,18 @@ class Worker:
         self._socket.settimeout(max(0.001, deadline - time.time()))
         line = self._channel.readline()
         if not line:
-            raise ConnectionResetError(f"{self._function.logical_id}: the worker has ended")
+            raise ConnectionResetError(f"{self.function.logical_id}: the worker has ended")
         message: dict[str, Any] = json.loads(line)
         return message
 
     def _follow(self, world: World, stream: str) -> None:
         assert self._process.stdout is not None
         logs = world.backend("logs")
-        group = self._function.log_group
+        group = self.function.log_group
         logs.create_log_stream(group, stream)
         for raw in self._process.stdout:
             line = raw.decode(errors="replace").rstrip("\n")
-            self._log(f"{self._function.logical_id}: {line}")
+            self._log(f"{self.function.logical_id}: {line}")
             event = {"timestamp": int(time.time() * 1000), "message": line}
             logs.put_log_events(group, stream, [event])
 
@@ -160,16 +142,22 @@ class Worker:
 class LambdaRuntime:
     """All functions and their workers.
 
-    ``code`` is the folder that the functions run from; ``log`` gets every line they print.
+    ``code`` is the folder that the functions of the template run from; ``log`` gets every line that
+    any prints.
     """
 
     world: World
     code: Path
     log: Callable[[str], None]
     functions: dict[str, Function] = field(default_factory=dict)
+    _users: UserFunctions = field(init=False)
     _idle: dict[str, list[Worker]] = field(default_factory=dict)
     _events: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        """Look for functions that the template does not have in moto."""
+        self._users = UserFunctions(self.world)
 
     def install(self) -> None:
         """Make moto's Lambda run these functions."""
@@ -181,10 +169,10 @@ class LambdaRuntime:
             body: Any,
             headers: Any,
             response_headers: dict[str, str],
-        ) -> bytes | None:
+        ) -> bytes:
             name = function_name.rpartition(":function:")[2].split(":")[0]
-            if name not in self.functions:
-                return None
+            if not self._knows(name):
+                raise UnknownFunctionException(function_name)
             event = json.loads(body or "{}")
             if headers.get("X-Amz-Invocation-Type") == "Event":
                 self.invoke_later(name, event)
@@ -221,7 +209,9 @@ class LambdaRuntime:
         if self.world.stopping.is_set():
             return _failure("Runtime.ExitError", "the sandbox is stopping")
         try:
-            worker = self._take(name)
+            worker = self._take(self._function(name))
+        except UnsupportedFunctionError as error:
+            return _failure("Sandbox.Unsupported", str(error))
         except OSError as error:
             return _failure("Runtime.ExitError", str(error))
         answer = worker.invoke(event)
@@ -235,7 +225,7 @@ class LambdaRuntime:
 
         ``done`` is called with the last answer. Raises KeyError for an unknown function.
         """
-        function = self.functions[name]
+        function = self._function(name)
 
         def run() -> None:
             try:
@@ -270,18 +260,28 @@ class LambdaRuntime:
         for worker in workers:
             worker.kill()
 
-    def _take(self, name: str) -> Worker:
+    def _knows(self, name: str) -> bool:
+        return name in self.functions or self._users.knows(name)
+
+    def _function(self, name: str) -> Function:
+        """As it is now; raises KeyError and UnsupportedFunctionError."""
+        return self.functions[name] if name in self.functions else self._users.find(name)
+
+    def _take(self, function: Function) -> Worker:
+        """A worker of the function as it is now; those of its former code are ended."""
         while True:
             with self._lock:
-                idle = self._idle.get(name)
+                idle = self._idle.get(function.name)
                 worker = idle.pop() if idle else None
             if worker is None:
-                return self._start(name)
-            if worker.alive:
+                return Worker(function, self.world, self.log)
+            if worker.function != function:
+                worker.kill()
+            elif worker.alive:
                 return worker
 
     def _start(self, name: str) -> Worker:
-        return Worker(self.functions[name], self.world, self.code, self.log)
+        return Worker(self.functions[name], self.world, self.log)
 
     def _give_back(self, name: str, worker: Worker) -> None:
         if not worker.alive:
@@ -327,12 +327,12 @@ def _inherited(names: Iterable[str]) -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
-def _environment(function: Function, world: World, code: Path, stream: str) -> dict[str, str]:
+def _environment(function: Function, world: World, stream: str) -> dict[str, str]:
     """The environment that Lambda gives a function, and where the APIs are."""
     return {
         **_inherited(["PATH", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV"]),
         "TZ": ":UTC",
-        "PYTHONPATH": str(code),
+        "PYTHONPATH": str(function.code),
         "PYTHONUNBUFFERED": "1",
         "_HANDLER": function.handler,
         "AWS_REGION": world.region,

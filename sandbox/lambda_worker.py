@@ -49,7 +49,7 @@ def main() -> None:
     failure: dict[str, Any] | None = None
     handler: Any = None
     try:
-        handler = getattr(importlib.import_module(module_name), attribute)
+        handler = getattr(importlib.import_module(module_name.replace("/", ".")), attribute)
     except Exception as error:  # noqa: BLE001 - whatever the import raises is the answer
         kind = "ImportModuleError" if isinstance(error, ImportError) else "UserCodeError"
         failure = describe(error)

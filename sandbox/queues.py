@@ -38,7 +38,8 @@ from moto.sqs import urls
 from moto.sqs.exceptions import ReceiptHandleIsInvalid
 from moto.sqs.models import Queue, SQSBackend, sqs_backends
 
-from sandbox.functions import Answer, Function, LambdaRuntime
+from sandbox.functions import Answer, LambdaRuntime
+from sandbox.lambda_function import Function
 from sandbox.world import World
 
 DEDUPLICATION_SECONDS = 300.0

@@ -161,22 +161,37 @@ class Control:
     ) -> tuple[list[Task], list[dict[str, str]]]:
         """Start tasks that belong to no service; returns them and the placement failures."""
         definition = self._definitions.find_active(given.get("taskDefinition") or "")
+        overrides = copy.deepcopy(given.get("overrides") or {})
+        _check_overrides(definition, overrides)
+        settings = given | providers.choose(cluster, given)
+        _check_launch(definition, settings)
+        tags = copy.deepcopy(given.get("tags") or [])
+        if given.get("propagateTags") == "TASK_DEFINITION":
+            own = {tag["key"] for tag in tags}
+            inherited = self._state.tags.get(definition["taskDefinitionArn"], [])
+            tags = [dict(tag) for tag in inherited if tag["key"] not in own] + tags
         tasks: list[Task] = []
-        failures = []
+        failures: list[dict[str, str]] = []
         for _ in range(int(given.get("count") or 1)):
             try:
                 task = self.start_task(
                     cluster,
                     definition,
                     group=given.get("group") or f"family:{definition['family']}",
-                    settings={"launchType": "EC2"} | given,
+                    settings=settings,
                 )
             except NoRoomError as error:
-                failures.append({"arn": cluster.arn, "reason": "RESOURCE", "detail": str(error)})
+                if not error.reasons:
+                    raise InvalidParameterException(
+                        "No Container Instances were found in your cluster."
+                    ) from error
+                failures += [
+                    {"arn": arn or cluster.arn, "reason": why} for arn, why in error.reasons.items()
+                ]
                 continue
             task.started_by = given.get("startedBy")
-            task.overrides = copy.deepcopy(given.get("overrides") or {})
-            task.tags = copy.deepcopy(given.get("tags") or [])
+            task.overrides = overrides
+            task.tags = list(tags)
             tasks.append(task)
         self._state.wake.set()
         return tasks, failures
@@ -302,10 +317,30 @@ class Control:
             address = f"{self._world.network}.{number}"
             if address not in used:
                 return address
-        raise NoRoomError("Reason: RESOURCE:ENI.")
+        raise NoRoomError("Reason: RESOURCE:ENI.", {"": "RESOURCE:ENI"})
 
     def _arn(self, kind: str, cluster: str, name: str) -> str:
         return f"arn:aws:ecs:{self._world.region}:{self._world.account_id}:{kind}/{cluster}/{name}"
+
+
+def _check_overrides(definition: Definition, overrides: dict[str, Any]) -> None:
+    """Raise InvalidParameterException for an override of a container that there is not."""
+    names = {container["name"] for container in definition["containerDefinitions"]}
+    for override in overrides.get("containerOverrides", []):
+        if override.get("name") not in names:
+            raise InvalidParameterException(
+                f"Override for container named {override.get('name')} is not a container in the "
+                "TaskDefinition."
+            )
+
+
+def _check_launch(definition: Definition, settings: dict[str, Any]) -> None:
+    if settings["launchType"] == "FARGATE" and "FARGATE" not in definition["compatibilities"]:
+        raise InvalidParameterException("Task definition does not support launch_type FARGATE.")
+    if settings.get("networkConfiguration") and definition.get("networkMode") != "awsvpc":
+        raise InvalidParameterException(
+            "Network Configuration is not valid for the given networkMode of this task definition."
+        )
 
 
 def _bind(container: dict[str, Any], address: str, taken: set[int]) -> list[dict[str, Any]]:

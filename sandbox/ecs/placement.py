@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,24 @@ def update_resources(instance: Any, state: State) -> None:
 
 
 class NoRoomError(Exception):
-    """A task cannot be placed; the message is the middle of ECS's service event."""
+    """A task cannot be placed; the message is the middle of ECS's service event.
+
+    ``reasons`` is what RunTask's failures say of each container instance, by its ARN: RESOURCE:CPU,
+    RESOURCE:MEMORY, RESOURCE:PORTS, AGENT and so on (developer guide of ECS,
+    api_failures_messages); by "" of none in particular. It is empty when no instance was looked at.
+    """
+
+    def __init__(self, message: str, reasons: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.reasons = reasons or {}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a task does not fit on an instance: in a service event, and as a failure of RunTask."""
+
+    words: str
+    reason: str
 
 
 def choose_instance(
@@ -73,9 +90,11 @@ def choose_instance(
     constraints: Iterable[dict[str, Any]],
 ) -> Any:
     """Choose a container instance of moto's for one more task of ``group``; raises NoRoomError."""
-    usable = [i for i in instances if i.status == "ACTIVE" and i.agent_connected]
+    active = [i for i in instances if i.status == "ACTIVE"]
+    usable = [i for i in active if i.agent_connected]
+    reasons = {str(i.container_instance_arn): "AGENT" for i in active if not i.agent_connected}
     if not usable:
-        raise NoRoomError("Reason: No Container Instances were found in your cluster.")
+        raise NoRoomError("Reason: No Container Instances were found in your cluster.", reasons)
     needs = needs_of(definition)
     distinct = any(c.get("type") == "distinctInstance" for c in constraints)
     complaint = ""
@@ -85,9 +104,10 @@ def choose_instance(
         if problem is None:
             fitting.append(instance)
         else:
-            complaint = f"The closest matching (container-instance {instance.id}) {problem}."
+            reasons[str(instance.container_instance_arn)] = problem.reason
+            complaint = f"The closest matching (container-instance {instance.id}) {problem.words}."
     if not fitting:
-        raise NoRoomError(complaint)
+        raise NoRoomError(complaint, reasons)
 
     def load(instance: Any) -> tuple[int, int, str]:
         mine = [t for t in state.tasks.values() if t.group == group and t.active]
@@ -102,19 +122,24 @@ def _zone(instance: Any) -> str:
     return str(instance.attributes["ecs.availability-zone"])
 
 
-def _problem(instance: Any, needs: Needs, state: State, distinct_group: str | None) -> str | None:
-    """Say in ECS's words why a task does not fit on an instance."""
+def _problem(
+    instance: Any, needs: Needs, state: State, distinct_group: str | None
+) -> Problem | None:
+    """Why a task does not fit on an instance, None if it does."""
     tasks = list(state.tasks_on(instance))
     if distinct_group and any(task.group == distinct_group and task.active for task in tasks):
-        return "doesn't meet the placement constraints"
+        return Problem(
+            "doesn't meet the placement constraints",
+            "DistinctInstance placement constraint unsatisfied.",
+        )
     update_resources(instance, state)
     left = {r["name"]: r for r in instance.remaining_resources}
     if needs.ports & {int(port) for port in left["PORTS"]["stringSetValue"]}:
-        return "is already using a port required by your task"
+        return Problem("is already using a port required by your task", "RESOURCE:PORTS")
     if left["CPU"]["integerValue"] < needs.cpu:
-        return "has insufficient CPU units available"
+        return Problem("has insufficient CPU units available", "RESOURCE:CPU")
     if left["MEMORY"]["integerValue"] < needs.memory:
-        return "has insufficient memory available"
+        return Problem("has insufficient memory available", "RESOURCE:MEMORY")
     return None
 
 
@@ -129,4 +154,4 @@ def free_port(address: str, taken: set[int]) -> int:
             except OSError:
                 continue
             return port
-    raise NoRoomError("Reason: no dynamic host port is free.")
+    raise NoRoomError("Reason: no dynamic host port is free.", {"": "RESOURCE:PORTS"})

@@ -61,9 +61,8 @@ def task_shape(task: Task) -> dict[str, Any]:
         "launchType": task.launch_type,
         "memory": str(needs.memory),
         "overrides": {
-            "containerOverrides": task.overrides.get(
-                "containerOverrides", [{"name": c.name} for c in task.containers]
-            ),
+            **{k: v for k, v in task.overrides.items() if k != "containerOverrides"},
+            "containerOverrides": _container_overrides(task),
             "inferenceAcceleratorOverrides": [],
         },
         "tags": list(task.tags),
@@ -80,6 +79,12 @@ def task_shape(task: Task) -> dict[str, Any]:
     if task.stop_code is not None:
         shape |= {"stopCode": str(task.stop_code), "stoppedReason": task.stopped_reason}
     return shape
+
+
+def _container_overrides(task: Task) -> list[dict[str, Any]]:
+    """One for each container, also for those of which nothing is overridden."""
+    given = {one["name"]: one for one in task.overrides.get("containerOverrides", [])}
+    return [copy.deepcopy(given.get(c.name, {"name": c.name})) for c in task.containers]
 
 
 def _container_shape(task: Task, container: ContainerState) -> dict[str, Any]:

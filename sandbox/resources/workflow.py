@@ -8,7 +8,7 @@ import json
 import re
 import zipfile
 
-from sandbox.functions import Function
+from sandbox.lambda_function import Function
 from sandbox.resources.api import Creator, Maker, Properties
 from sandbox.stack import Created
 
@@ -41,6 +41,7 @@ def _function(make: Maker, logical_id: str, properties: Properties) -> Created:
                 for key, value in properties.get("Environment", {}).get("Variables", {}).items()
             },
             log_group=group,
+            code=make.runtime.code,
             dead_letter_arn=properties.get("DeadLetterConfig", {}).get("TargetArn"),
         )
     )

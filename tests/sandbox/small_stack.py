@@ -111,10 +111,11 @@ class Instances:
 def main(directory: Path) -> None:
     """Run the stack until standard input ends."""
     # moto is slow to load, and the test that imports this module does not need it.
-    from sandbox import buckets, logs, ssm
+    from sandbox import buckets, cloudwatch, logs, registry, ssm
     from sandbox.aws import AwsServer
     from sandbox.events import EventBus
     from sandbox.functions import LambdaRuntime
+    from sandbox.images import Images, scan_of
     from sandbox.queues import EventSources
     from sandbox.resources import Resources
     from sandbox.stack import Stack, load
@@ -136,12 +137,21 @@ def main(directory: Path) -> None:
     logs.install()
     buckets.install()
     ssm.install(world, Instances())
+    cloudwatch.install()
+    images = Images(world)
+    registry.install(images.scan)
+
+    def push(body: dict[str, Any]) -> dict[str, str]:
+        scan = scan_of(body.pop("scan", None), body.pop("findings", None), body.pop("seconds", 0))
+        return {"digest": images.push(body.pop("image"), **body, scan=scan)}
+
     stack = Stack("small", load(directory / "template.yaml"), world, {})
     stack.create(Resources(world, functions, "small", directory).create)
     functions.warm()
     server.front.routes = {
         ("POST", "settle"): lambda body: sources.settle(float(body["seconds"])),
         ("POST", "sweep"): lambda _: bus.sweep(),
+        ("POST", "push"): push,
         ("GET", "operations"): lambda _: server.workflow.calls(),
     }
     sys.stdout.write(server.endpoint + "\n")
