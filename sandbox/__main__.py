@@ -75,7 +75,22 @@ def _parser() -> argparse.ArgumentParser:
     push = commands.add_parser("push", help="push an image, as docker push does")
     push.add_argument("image", metavar="NAME:TAG")
     push.add_argument("--command", help="the program to run; gets HOST and PORT")
-    push.add_argument("--fault", help="never_healthy, crash_loop or slow_start[=SECONDS]")
+    push.add_argument(
+        "--fault",
+        help="never_healthy, crash_loop, slow_start[=SECONDS], errors=PERCENT (of answers that are "
+        "500) or slow=SECONDS (that each answer takes longer)",
+    )
+    push.add_argument("--times", type=int, metavar="N", help="how often the event comes (1)")
+    push.add_argument(
+        "--platforms", type=int, metavar="N", help="a multi-architecture image of so many (1)"
+    )
+    push.add_argument(
+        "--findings", metavar="SEVERITY=N,…", help="what a scan finds: CRITICAL=1,HIGH=3, or none"
+    )
+    push.add_argument("--scan-seconds", type=float, metavar="S", help="how long the scan takes (0)")
+    push.add_argument(
+        "--scan", help="how the scan ends: COMPLETE (default), FAILED, ACTIVE, UNSUPPORTED_IMAGE"
+    )
     _add_build_dir(push)
     push.set_defaults(run=_push)
 
@@ -93,7 +108,10 @@ def _parser() -> argparse.ArgumentParser:
         "group kind=instance_dies group=web-green when=starting|registered | "
         "group kind=scale_in|scale_out group=web-blue [by=1] [when=now|launching|shifted] | "
         "mackerel kind=outage|refused|throttle|slow|wrong_key|lost_answer [seconds=…] [times=…] "
-        "[endpoint='POST /api/v0/tsdb']",
+        "[endpoint='POST /api/v0/tsdb'] | "
+        "events kind=off|late|duplicated [seconds=5] [times=3] | "
+        "slack kind=outage|throttle|slow|lost_answer|forbidden|unknown|archived|revoked [times=…] "
+        "[seconds=…]",
     )
     fault.add_argument("name", nargs="?")
     fault.add_argument("values", nargs="*", metavar="KEY=VALUE")
@@ -138,7 +156,8 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _push(options: argparse.Namespace) -> int:
-    body = {"image": options.image, "command": options.command, "fault": options.fault}
+    given = ("image", "command", "fault", "times", "platforms", "findings", "scan_seconds", "scan")
+    body = {name: getattr(options, name) for name in given}
     answer = _control(options, "POST", "push", {k: v for k, v in body.items() if v is not None})
     print(f"pushed {answer['image']}: {answer['digest']}")
     return 0

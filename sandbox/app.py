@@ -3,7 +3,7 @@
 ``GET /`` answers one line of JSON with the version and the colour, and says both again in the
 headers ``X-Version`` and ``X-Color`` (from the environment: VERSION, COLOR). ``GET /healthz``
 answers 200 when it is ready. ``?sleep=MILLISECONDS`` makes a request take that long. It listens on
-HOST and PORT.
+HOST and PORT. Flags break it: the health check does not notice ``--fail-percent`` and ``--slow``.
 
 It stops as a good citizen behind a load balancer does. After SIGTERM it finishes what is in
 flight, still answers what the load balancer sends in the last moments, each time with
@@ -19,13 +19,14 @@ import argparse
 import asyncio
 import json
 import os
-import random
 import signal
 import sys
 import time
 
 LINGER_SECONDS = 0.3
 MAX_HEAD_BYTES = 65_536
+ROUNDING = 1e-9
+HEALTH_PATH = "/healthz"
 REASONS = {
     200: "OK",
     400: "Bad Request",
@@ -38,12 +39,16 @@ REASONS = {
 class App:
     """What the service answers, and whether it is stopping."""
 
-    def __init__(self, *, never_healthy: bool, slow_start: float, fail_percent: float) -> None:
+    def __init__(
+        self, *, never_healthy: bool, slow_start: float, fail_percent: float, slow: float
+    ) -> None:
         self.color = os.environ.get("COLOR", "none")
         self.version = os.environ.get("VERSION", "none")
         self.never_healthy = never_healthy
         self.ready_at = time.monotonic() + slow_start
-        self.fail_fraction = fail_percent / 100
+        self.slow = slow
+        self._fail_fraction = fail_percent / 100
+        self._ordinary = 0
         self.stopping = asyncio.Event()
         self.in_flight = 0
         self.last_request = time.monotonic()
@@ -53,11 +58,14 @@ class App:
 
     def answer(self, path: str) -> tuple[int, bytes]:
         """The status code and the body for a request of ``path`` (without its query)."""
-        if path == "/healthz":
+        if path == HEALTH_PATH:
             return self._health()
         if path != "/":
             return 404, b'{"error": "there is only / and /healthz"}\n'
-        if self.fail_fraction and random.random() < self.fail_fraction:
+        self._ordinary += 1
+        # Evenly, not by chance: with 5 percent each 20th.
+        failures = int(self._ordinary * self._fail_fraction + ROUNDING)
+        if failures > int((self._ordinary - 1) * self._fail_fraction + ROUNDING):
             return 500, b'{"error": "failed on purpose (--fail-percent)"}\n'
         return 200, self._body
 
@@ -127,11 +135,11 @@ class Connection(asyncio.Protocol):
         close = wants == "close" or (protocol == "HTTP/1.0" and wants != "keep-alive")
         path, _, query = target.partition("?")
         status, body = app.answer(path)
-        sleep = 0.0
+        sleep = 0.0 if path == HEALTH_PATH else app.slow
         for item in query.split("&"):
             name, _, value = item.partition("=")
             if name == "sleep" and value.isdigit():
-                sleep = int(value) / 1000
+                sleep += int(value) / 1000
         if not sleep:
             self._send(status, body, close=close, head=method == "HEAD")
             return
@@ -182,6 +190,7 @@ def main() -> None:
     parser.add_argument("--crash", action="store_true", help="exit with 3 soon after the start")
     parser.add_argument("--slow-start", type=float, default=0, help="seconds until healthy")
     parser.add_argument("--fail-percent", type=float, default=0, help="share of 500s")
+    parser.add_argument("--slow", type=float, default=0, help="seconds each answer takes longer")
     flags = parser.parse_args()
     host, port = os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "8000"))
     if flags.crash:
@@ -193,6 +202,7 @@ def main() -> None:
         never_healthy=flags.never_healthy,
         slow_start=flags.slow_start,
         fail_percent=flags.fail_percent,
+        slow=flags.slow,
     )
     asyncio.run(serve(app, host, port))
 

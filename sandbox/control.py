@@ -9,6 +9,11 @@
 | POST settle | wait until queues are empty and events handled, ``seconds`` (30) at most |
 | POST insights | write the Container Insights of a ``minute`` (epoch seconds) now |
 | POST push | push an image, as ``docker push`` does |
+| POST traffic | publish the load balancers' metrics now, with what there is of this minute |
+| GET mackerel/alerts | all alerts of Mackerel |
+| POST mackerel/alerts | open one, of a ``customIdentifier``, ``service`` or ``monitor`` |
+| DELETE mackerel/alerts | close one (``id``) or all |
+| GET slack, DELETE slack | the messages that Slack has taken; start the list anew |
 """
 
 from __future__ import annotations
@@ -21,8 +26,11 @@ from moto.ecr.exceptions import RepositoryNotFoundException
 
 from sandbox.aws import ApiFault, ControlError, Interruption, Route, Workflow
 from sandbox.images import FAULTS as IMAGE_FAULTS
-from sandbox.images import Images, InvalidImageError
-from sandbox.mackerel import Fault
+from sandbox.images import Images, InvalidImageError, scan_of
+from sandbox.mackerel import Fault, Refused
+from sandbox.pushes import DeliveryFault
+from sandbox.scans import InvalidScanError
+from sandbox.slack import SlackFault
 
 if TYPE_CHECKING:
     from sandbox.alb.plane import DataPlane
@@ -33,11 +41,12 @@ if TYPE_CHECKING:
     from sandbox.insights import Insights
     from sandbox.mackerel import MackerelServer
     from sandbox.queues import EventSources
+    from sandbox.slack import SlackServer
     from sandbox.world import World
 
 FAULTS = (
     *("propagation_lag", "api_error", "traffic_changed_by_others", "host", "group"),
-    "mackerel",
+    *("mackerel", "events", "slack"),
 )
 SETTLE_SECONDS = 30.0
 
@@ -62,6 +71,7 @@ class Control:
         sources: EventSources,
         insights: Insights,
         mackerel: MackerelServer,
+        slack: SlackServer,
     ) -> None:
         self._world = world
         self._workflow = workflow
@@ -75,6 +85,7 @@ class Control:
         self._sources = sources
         self._insights = insights
         self._mackerel = mackerel
+        self._slack = slack
 
     def routes(self) -> dict[tuple[str, str], Route]:
         """(method, path below ``/_sandbox/``) → what answers."""
@@ -89,6 +100,12 @@ class Control:
             ("POST", "settle"): self._settle,
             ("POST", "insights"): self._write_insights,
             ("POST", "push"): self._push,
+            ("GET", "mackerel/alerts"): lambda _: self._mackerel.alerts(),
+            ("POST", "mackerel/alerts"): self._open_alert,
+            ("DELETE", "mackerel/alerts"): self._close_alerts,
+            ("GET", "slack"): lambda _: self._slack.messages(),
+            ("DELETE", "slack"): self._nothing(self._slack.forget),
+            ("POST", "traffic"): self._publish_traffic,
         }
 
     @staticmethod
@@ -101,12 +118,34 @@ class Control:
 
     def _push(self, body: dict[str, Any]) -> dict[str, Any]:
         try:
-            digest = self._images.push(
-                str(body.get("image", "")), body.get("command"), body.get("fault")
+            scan = scan_of(
+                body.get("scan"), body.get("findings"), float(body.get("scan_seconds", 0))
             )
-        except (InvalidImageError, RepositoryNotFoundException) as error:
+            digest = self._images.push(
+                str(body.get("image", "")),
+                body.get("command"),
+                body.get("fault"),
+                times=int(body.get("times", 1)),
+                platforms=int(body.get("platforms", 1)),
+                scan=scan,
+            )
+        except (InvalidImageError, InvalidScanError, RepositoryNotFoundException) as error:
             raise ControlError(str(error)) from error
         return {"image": body["image"], "digest": digest}
+
+    def _publish_traffic(self, _body: dict[str, Any]) -> dict[str, Any]:
+        return {"requests": self._plane.traffic.publish(current=True)}
+
+    def _open_alert(self, body: dict[str, Any]) -> dict[str, Any]:
+        given = dict(body)
+        identifier = given.pop("customIdentifier", None)
+        try:
+            return self._mackerel.open_alert(custom_identifier=identifier, **given)
+        except Refused as error:
+            raise ControlError(str(error)) from error
+
+    def _close_alerts(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        return self._mackerel.close_alerts(body.get("id"), body.get("reason", "closed by hand"))
 
     def _settle(self, body: dict[str, Any]) -> dict[str, Any]:
         return self._sources.settle(float(body.get("seconds", SETTLE_SECONDS)))
@@ -125,7 +164,8 @@ class Control:
                 {"name": "propagation_lag", "seconds": self._world.faults.propagation_lag}
             )
         mackerel = [fault.shown() for fault in self._mackerel.faults()]
-        return faults + self._hosts.shown() + self._groups.shown() + mackerel
+        others = self._images.events.shown() + self._slack.faults()
+        return faults + self._hosts.shown() + self._groups.shown() + mackerel + others
 
     def _clear_faults(self, _body: dict[str, Any]) -> list[dict[str, Any]]:
         self._workflow.clear()
@@ -133,28 +173,29 @@ class Control:
         self._hosts.clear()
         self._groups.clear()
         self._mackerel.turn_off()
+        self._images.events.turn_off()
+        self._slack.turn_off()
         return []
 
     def _add_fault(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         given = dict(body)
         name = given.pop("name", None)
+        kinds: dict[str, Callable[..., None]] = {
+            "api_error": lambda **how: self._workflow.add_fault(ApiFault(**how)),
+            "host": self._hosts.add,
+            "group": self._groups.add,
+            "mackerel": self._break_mackerel,
+            "events": self._break_events,
+            "slack": self._break_slack,
+        }
+        if name in kinds:
+            kinds[name](**given)
+            return self._faults({})
         match name:
             case "propagation_lag":
                 self._world.faults.propagation_lag = float(given.pop("seconds"))
-            case "api_error":
-                self._workflow.add_fault(ApiFault(**given))
-                given.clear()
             case "traffic_changed_by_others":
                 self._others_change_traffic(given)
-            case "host":
-                self._hosts.add(**given)
-                given.clear()
-            case "group":
-                self._groups.add(**given)
-                given.clear()
-            case "mackerel":
-                self._break_mackerel(**given)
-                given.clear()
             case _ if name in IMAGE_FAULTS:
                 raise ControlError(
                     f"{name} belongs to an image: python -m sandbox push NAME:TAG --fault {name}"
@@ -247,6 +288,18 @@ class Control:
     def _break_mackerel(self, kind: Any, **how: Any) -> None:
         try:
             self._mackerel.turn_on(Fault(kind, **how))
+        except ValueError as error:
+            raise ControlError(str(error)) from error
+
+    def _break_events(self, kind: Any, seconds: float = 0.0, times: int = 1) -> None:
+        try:
+            self._images.events.turn_on(DeliveryFault(kind, float(seconds), int(times)))
+        except ValueError as error:
+            raise ControlError(str(error)) from error
+
+    def _break_slack(self, kind: Any, **how: Any) -> None:
+        try:
+            self._slack.turn_on(SlackFault(kind, **how))
         except ValueError as error:
             raise ControlError(str(error)) from error
 

@@ -2,8 +2,9 @@
 
 Rules and schedules are those of moto, so those of the template and any that a client adds. moto
 matches events against patterns; what it does not do is done here: deliver to Lambda functions,
-state machines and queues, honour the state of a rule, keep what could not be delivered in the
-target's dead-letter queue, and run schedules.
+state machines, queues and topics, honour the state of a rule, keep what could not be delivered in
+the target's dead-letter queue, and run schedules. A target that is nothing of that is refused, by
+PutTargets too.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from botocore.exceptions import ClientError
-from moto.events.models import Rule
+from moto.events.exceptions import ValidationException
+from moto.events.models import EventsBackend, Rule
 
 from sandbox.functions import Answer, LambdaRuntime, send_to_queue
 from sandbox.world import Event, World
 
 LOG = logging.getLogger(__name__)
 SCHEDULE_POLL_SECONDS = 1.0
+TARGETS = {"lambda": "Lambda", "sqs": "SQS", "sns": "SNS", "states": "Step Functions"}
 CRON_FIELDS = ("minutes", "hours", "day of month", "month", "day of week", "year")
 CRON_RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (1, 7), (1970, 2199))
 CRON_NAMES = {
@@ -67,6 +70,20 @@ class EventBus:
 
         patched: Any = Rule
         patched.send_to_targets = send_to_targets
+        put_targets = EventsBackend.put_targets
+
+        def put_checked_targets(
+            backend: Any, name: str, event_bus_arn: str | None, targets: list[dict[str, Any]]
+        ) -> None:
+            try:
+                for target in targets:
+                    check_target(target["Arn"])
+            except UnsupportedTargetError as error:
+                raise ValidationException(str(error)) from error
+            put_targets(backend, name, event_bus_arn, targets)
+
+        backends: Any = EventsBackend
+        backends.put_targets = put_checked_targets
         threading.Thread(target=self._tick, name="schedules", daemon=True).start()
 
     def publish(self, event: Event) -> None:
@@ -128,7 +145,9 @@ class EventBus:
                 self._runtime.invoke_later(arn.partition(":function:")[2], payload, done)
                 return
             if service == "sqs":
-                send_to_queue(self._world, arn, json.dumps(payload), {})
+                self._send_message(target, json.dumps(payload))
+            elif service == "sns":
+                self._world.client("sns").publish(TopicArn=arn, Message=json.dumps(payload))
             else:
                 self._world.client("stepfunctions").start_execution(
                     stateMachineArn=arn, input=json.dumps(payload)
@@ -140,6 +159,14 @@ class EventBus:
                 attributes = {"ERROR_MESSAGE": str(error), "TARGET_ARN": arn}
                 send_to_queue(self._world, queue, json.dumps(payload), attributes)
         done(None)
+
+    def _send_message(self, target: dict[str, Any], body: str) -> None:
+        """Send to a queue; to a FIFO queue in the message group of the target."""
+        client = self._world.client("sqs")
+        url = client.get_queue_url(QueueName=target["Arn"].rpartition(":")[2])["QueueUrl"]
+        group = target.get("SqsParameters", {}).get("MessageGroupId")
+        more = {"MessageGroupId": group} if group else {}
+        client.send_message(QueueUrl=url, MessageBody=body, **more)
 
     def _schedules(self) -> Iterator[Schedule]:
         for rule in list(
@@ -188,12 +215,12 @@ class EventBus:
 
 def check_target(arn: str) -> str:
     """The service of a target; raises UnsupportedTargetError unless events can be sent to it."""
-    service = arn.split(":")[2]
-    if service not in ("lambda", "sqs", "states"):
+    parts = arn.split(":")
+    if len(parts) < 6 or parts[2] not in TARGETS:
         raise UnsupportedTargetError(
-            f"the sandbox sends events to Lambda, SQS and Step Functions, not to {arn}"
+            f"the sandbox sends events to {', '.join(TARGETS.values())}, not to {arn}"
         )
-    return service
+    return parts[2]
 
 
 def next_run(expression: str, after: datetime) -> datetime:

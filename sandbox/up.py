@@ -24,7 +24,18 @@ from typing import Any, Self
 
 import yaml
 
-from sandbox import alb, autoscaling, buckets, clb, ecs, executions, logs, ssm
+from sandbox import (
+    alb,
+    autoscaling,
+    buckets,
+    clb,
+    cloudwatch,
+    ecs,
+    executions,
+    logs,
+    registry,
+    ssm,
+)
 from sandbox.autoscaling.faults import GroupFaults
 from sandbox.autoscaling.managed import ManagedScaling
 from sandbox.aws import CONTROL, AwsServer
@@ -56,6 +67,7 @@ from sandbox.settings import (
     STATE_FILE,
     SandboxError,
 )
+from sandbox.slack import SlackServer
 from sandbox.stack import Stack, load
 from sandbox.world import World
 
@@ -71,6 +83,8 @@ STACKS = ("template", "infrastructure")
 METRICS = "metrics"
 METRICS_PREFIX = "/bluegreen/metrics"
 MACKEREL_KEY_PARAMETER = "/bluegreen/mackerel/api-key"
+SLACK_PARAMETER = "/bluegreen/slack/deployments"
+SLACK_WEBHOOK = "/services/T0SANDBOX/B0SANDBOX/deployments"
 SOURCES = {"process": "container-insights", "docker": "cgroups"}
 """Where the metrics of containers come from: a process has no cgroup of its own."""
 LONGEST_PATH = 70
@@ -166,10 +180,12 @@ class Sandbox:
             "region": self.world.region,
             "account_id": self.world.account_id,
             "state_machine_arn": self.outputs["StateMachineArn"],
+            "release_state_machine_arn": self.outputs["ReleaseStateMachineArn"],
             "service": self._configuration["service"],
             "url": f"{url}:{port}/",
             "test_url": f"{url}:{test_port}/" if test_port else None,
             "mackerel_url": self.mackerel.url,
+            "slack_url": self.slack.url,
             "network": self._network,
             "control_url": self.world.aws_endpoint + CONTROL,
             "hosts": [host.address for host in self.fleet.hosts() if host.state != "dead"],
@@ -274,9 +290,13 @@ class Sandbox:
         ssm.install(self.world, self.fleet).watcher = host_faults
         logs.install()
         buckets.install()
+        registry.install(self.images.scan)
+        cloudwatch.install()
         insights = Insights(self.world, scheduler.state)
         self.mackerel = MackerelServer().start()
         self._cleanup.callback(self.mackerel.stop)
+        self.slack = SlackServer().start()
+        self._cleanup.callback(self.slack.stop)
         code = work / "functions"
         shutil.copytree(ROOT / "functions", code, ignore=shutil.ignore_patterns("__pycache__"))
         functions = LambdaRuntime(self.world, code, logging.getLogger("sandbox.function").info)
@@ -306,6 +326,7 @@ class Sandbox:
             sources,
             insights,
             self.mackerel,
+            self.slack,
         )
         server.front.routes = control.routes()
         self._write_description()
@@ -328,11 +349,18 @@ class Sandbox:
         self.world.client("ssm").put_parameter(
             Name=MACKEREL_KEY_PARAMETER, Value=self.mackerel.api_key, Type="SecureString"
         )
+        self.world.client("ssm").put_parameter(
+            Name=SLACK_PARAMETER, Value=self.slack.url + SLACK_WEBHOOK, Type="SecureString"
+        )
         deployer = Stack(
             STACK_NAME,
             template,
             self.world,
-            {"MackerelUrl": self.mackerel.url, **self._parameters["template"]},
+            {
+                "MackerelUrl": self.mackerel.url,
+                "SlackUrl": self.slack.url,
+                **self._parameters["template"],
+            },
         )
         deployer.create(Resources(self.world, functions, STACK_NAME, ROOT).create)
         self.outputs = deployer.outputs()

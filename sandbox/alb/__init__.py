@@ -2,7 +2,7 @@
 
 ``install`` puts ``backend.AlbBackend`` in the place of moto's and starts ``plane.DataPlane``, which
 runs HAProxy (``configuration``, ``haproxy``), checks targets (``health``) and decides about them
-(``targets``).
+(``targets``). ``traffic`` tells CloudWatch what went through.
 """
 
 from __future__ import annotations

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from sandbox.alb.traffic import BEGIN, END, LOG_FORMAT
+
 SLOTS = 48
 NOWHERE = "nowhere"  # the backend that answers 503, as an ALB does for an empty group
 MAX_GROUPS_PER_RULE = 5  # of an ALB's forward action
@@ -27,6 +29,10 @@ HAND_OVER = "hand-over"
 """What the map says of a listener in a process that was replaced: requests go to the new one."""
 
 SUCCESSOR = ".successor"
+_LOGGING = ("  log global", f'  log-format "{LOG_FORMAT}"', f"  {BEGIN}", f"  {END}")
+
+LOG_DESCRIPTOR = 5
+"""The file descriptor that a process inherits for what it has to log."""
 
 ERROR_REASONS = {
     400: "Bad Request",
@@ -157,8 +163,10 @@ def render(
     control_socket: Path,
     actions: Path,
     errors: Mapping[int, Path],
+    *,
+    log: bool = False,
 ) -> str:
-    """Render the configuration file.
+    """Render the configuration file; with ``log`` each request that was answered is one line.
 
     Every server has the address of its slot, also one that gets no requests yet: the process is
     told of it later only that it is ready now.
@@ -170,6 +178,7 @@ def render(
         f"  stats timeout {SESSION_SECONDS}s",
         "  nbthread 1",
         f"  hard-stop-after {OLD_PROCESS_SECONDS}s",
+        *([f"  log fd@{LOG_DESCRIPTOR} len 256 format raw local0"] if log else []),
         "defaults",
         "  mode http",
         "  timeout connect 10s",
@@ -185,7 +194,7 @@ def render(
         if frontend.protocol is Protocol.TCP:
             lines += _render_tcp_frontend(frontend, structure, actions)
             continue
-        lines += _render_frontend(frontend, structure.address, actions)
+        lines += _render_frontend(frontend, structure.address, actions, log=log)
         lines += [
             f"backend {_successor(frontend)}",
             f"  server successor {structure.address}:{frontend.port}",
@@ -206,10 +215,11 @@ def render(
     return "\n".join(lines) + "\n"
 
 
-def _render_frontend(frontend: Frontend, address: str, actions: Path) -> list[str]:
+def _render_frontend(frontend: Frontend, address: str, actions: Path, *, log: bool) -> list[str]:
     lines = [
         f"frontend {frontend.name}",
         f"  bind {address}:{frontend.port}",
+        *(_LOGGING if log else []),
         "  option forwardfor",
         "  http-request set-header X-Forwarded-Proto http",
         f"  http-request set-header X-Forwarded-Port {frontend.port}",

@@ -24,6 +24,7 @@ from typing import IO
 
 from sandbox.alb.configuration import (
     HAND_OVER,
+    LOG_DESCRIPTOR,
     SUCCESSOR,
     Mode,
     Slot,
@@ -38,6 +39,8 @@ START_SECONDS = 10.0
 ANSWER_SECONDS = 5.0
 IDLE_SECONDS = 0.2  # in which a process ends that nobody is connected to
 PROMPT = b"> "
+LOGGING = f'PATH="$PATH:/usr/sbin:/sbin" exec haproxy "$@" {LOG_DESCRIPTOR}>"$0"'
+"""A shell's command: HAProxy with its log in the file that ``$0`` is."""
 
 Place = tuple[str, int]
 """One server: the name of its group and its number, from 0."""
@@ -57,7 +60,13 @@ class Haproxy:
         directory: Path,
         log: Path,
         start: Callable[[Sequence[str], IO[bytes]], subprocess.Popen[bytes]],
+        requests: Path | None = None,
     ) -> None:
+        """``requests``: a directory in which each process logs its requests, in a file of its own,
+        as HAProxy does not append; None: nowhere.
+        """
+        self._requests = requests
+        self._started = 0
         self._directory = directory
         self._log = log
         self._start = start
@@ -97,6 +106,16 @@ class Haproxy:
             for row in rows
             if not row["pxname"].endswith(SUCCESSOR)
         }
+
+    def catch_up(self) -> None:
+        """Wait until what was answered before now is logged; any thread may ask for it.
+
+        A request is logged right after its answer has left, before anything later is done. Of a
+        process that is being replaced nobody can tell: its requests are logged a moment later.
+        """
+        if self._socket.exists():
+            with contextlib.suppress(OSError):
+                self._ask("show info")
 
     def stop(self) -> None:
         """End all processes."""
@@ -188,12 +207,20 @@ class Haproxy:
         configuration = self._directory / "haproxy.cfg"
         errors = write_error_pages(self._directory)
         configuration.write_text(
-            render(structure, slots, self._socket, self._map, errors), encoding="utf-8"
+            render(
+                structure, slots, self._socket, self._map, errors, log=self._requests is not None
+            ),
+            encoding="utf-8",
         )
         entries = [f"{key} {encode_weights(value)}\n" for key, value in weights.items()]
         entries += [f"{frontend.name} -\n" for frontend in structure.frontends]
         self._map.write_text("".join(entries), encoding="utf-8")
-        return ["haproxy", "-db", "-q", "-f", str(configuration)]
+        arguments = ["-db", "-q", "-f", str(configuration)]
+        if self._requests is None:
+            return ["haproxy", *arguments]
+        self._requests.mkdir(exist_ok=True)
+        self._started += 1
+        return ["sh", "-c", LOGGING, str(self._requests / str(self._started)), *arguments]
 
     def _wait_until_up(self, process: subprocess.Popen[bytes]) -> None:
         """Wait for a process to answer.

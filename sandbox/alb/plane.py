@@ -38,6 +38,7 @@ from sandbox.alb.configuration import (
 from sandbox.alb.haproxy import Haproxy, HaproxyError
 from sandbox.alb.health import MIN_INTERVAL_SECONDS, MIN_TIMEOUT_SECONDS, Check, HealthChecker
 from sandbox.alb.targets import FAILED, CheckResult, Target, TargetKey, receiving
+from sandbox.alb.traffic import Names, Traffic
 from sandbox.world import World
 
 TICK_SECONDS = 0.05
@@ -97,14 +98,17 @@ class DataPlane:
         self._cuts: dict[str, _Cuts] = {}
         self._checks: dict[TargetKey, Check] = {}
         self._checker = HealthChecker(self._record)
+        requests = world.work_directory / "requests"
         self._haproxy = Haproxy(
-            world.work_directory, world.log_directory / "haproxy.log", start_process
+            world.work_directory, world.log_directory / "haproxy.log", start_process, requests
         )
+        self.traffic = Traffic(world, requests, self._names, self._haproxy.catch_up)
         self._thread = threading.Thread(target=self._run, name="load-balancer", daemon=True)
 
     def start(self) -> None:
-        """Begin to follow."""
+        """Begin to follow, and to publish what is counted."""
         self._thread.start()
+        self.traffic.start()
 
     def join(self) -> None:
         """Wait for the end; the world's ``stopping`` has to be set."""
@@ -165,6 +169,18 @@ class DataPlane:
         """
         with self._lock:
             return {arn: dict(rule.effective) for arn, rule in self._followed.items()}
+
+    def _names(self) -> Names:
+        """What the dimensions of metrics say of HAProxy's frontends and backends."""
+        backend = self._world.backend("elbv2")
+        return Names(
+            {
+                _frontend_name(listener): balancer.arn.partition(":loadbalancer/")[2]
+                for balancer in list(backend.load_balancers.values())
+                for listener in list(balancer.listeners.values())
+            },
+            {_group_name(arn): arn.rpartition(":")[2] for arn in list(backend.target_groups)},
+        )
 
     def _run(self) -> None:
         while not self._world.stopping.is_set():
@@ -371,9 +387,13 @@ def _cuts(group: Any) -> _Cuts:
     )
 
 
+def _frontend_name(listener: Any) -> str:
+    return f"listener-{_rule_key(listener.arn)}"
+
+
 def _frontend(listener: Any, rules: list[Any]) -> Frontend:
     return Frontend(
-        name=f"listener-{_rule_key(listener.arn)}",
+        name=_frontend_name(listener),
         port=int(listener.port),
         rules=tuple(
             Rule(_rule_key(_arn(listener, rule)), _conditions(rule), _fixed_response(rule))

@@ -5,6 +5,7 @@
 accepts; docs/sandbox.md lists what it simplifies.
 """
 
+from sandbox.mackerel.rules import Refused
 from sandbox.mackerel.server import Fault, MackerelServer, Request
 
-__all__ = ["Fault", "MackerelServer", "Request"]
+__all__ = ["Fault", "MackerelServer", "Refused", "Request"]

@@ -13,7 +13,7 @@ from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
-from sandbox.mackerel import rules
+from sandbox.mackerel import monitors, rules
 from sandbox.mackerel.organization import Host, Metadata, Organization, new_id
 from sandbox.mackerel.rules import Refused
 
@@ -114,6 +114,11 @@ class Api:
             ("POST", "/api/v0/graph-annotations"): self._annotate,
             ("PUT", "/api/v0/graph-annotations/<annotation>"): self._change_annotation,
             ("DELETE", "/api/v0/graph-annotations/<annotation>"): self._remove_annotation,
+            ("GET", "/api/v0/monitors"): self._list_monitors,
+            ("POST", "/api/v0/monitors"): self._make_monitor,
+            ("GET", "/api/v0/monitors/<monitor>"): self._get_monitor,
+            ("PUT", "/api/v0/monitors/<monitor>"): self._change_monitor,
+            ("DELETE", "/api/v0/monitors/<monitor>"): self._remove_monitor,
             ("GET", "/api/v0/alerts"): self._list_alerts,
             ("GET", "/api/v0/alerts/<alert>"): self._get_alert,
             ("PUT", "/api/v0/alerts/<alert>"): self._note_alert,
@@ -328,12 +333,44 @@ class Api:
             raise Refused(404, "Graph annotation not found.")
         return call.path["annotation"]
 
+    # ----------------------------------------------------------------------------------- monitors
+
+    def _list_monitors(self, _call: Call) -> Answer:
+        return Answer({"monitors": list(self._all.monitors.values())})
+
+    def _make_monitor(self, call: Call) -> Answer:
+        return Answer(self._all.make_monitor(self._checked_monitor(call)))
+
+    def _get_monitor(self, call: Call) -> Answer:
+        return Answer({"monitor": self._all.monitor(call.path["monitor"])})
+
+    def _change_monitor(self, call: Call) -> Answer:
+        known = self._all.monitor(call.path["monitor"])
+        given = self._checked_monitor(call)
+        if given["type"] != known["type"]:
+            raise Refused(400, "type cannot be changed.")
+        self._all.monitors[known["id"]] = {**given, "id": known["id"]}
+        return Answer(self._all.monitors[known["id"]])
+
+    def _remove_monitor(self, call: Call) -> Answer:
+        """Its open alerts are closed (monitors#delete)."""
+        known = self._all.monitor(call.path["monitor"])
+        self._all.remove_monitor(known["id"])
+        return Answer(known)
+
+    def _checked_monitor(self, call: Call) -> dict[str, Any]:
+        given = monitors.monitor(call.body)
+        if given.get("service") is not None:
+            self._all.service(given["service"])
+        return given
+
     # ------------------------------------------------------------------------------------- alerts
 
     def _list_alerts(self, call: Call) -> Answer:
-        limit = int(call.one("limit") or rules.MOST_ALERTS_AT_ONCE)
-        if limit > rules.MOST_ALERTS_AT_ONCE:
-            raise Refused(400, f"limit is larger than {rules.MOST_ALERTS_AT_ONCE}.")
+        wanted = call.one("limit") or str(rules.MOST_ALERTS_AT_ONCE)
+        if not wanted.isdigit() or not 1 <= int(wanted) <= rules.MOST_ALERTS_AT_ONCE:
+            raise Refused(400, f"limit is not 1 to {rules.MOST_ALERTS_AT_ONCE}.")
+        limit = int(wanted)
         alerts = sorted(self._all.alerts, key=lambda one: -one["openedAt"])
         if call.one("withClosed") != "true":
             alerts = [one for one in alerts if "closedAt" not in one]
@@ -366,9 +403,7 @@ class Api:
 
     def _close_alert(self, call: Call) -> Answer:
         reason = rules.text(rules.mapping(call.body), "reason")
-        alert = self._alert(call)
-        alert.update(status="OK", reason=reason, closedAt=int(self._all.clock()))
-        return Answer(alert)
+        return Answer(self._all.close(self._alert(call), reason))
 
     # ----------------------------------------------------------------------------------- metadata
 

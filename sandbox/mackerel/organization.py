@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sandbox.mackerel import monitors
 from sandbox.mackerel.rules import Refused
 
 _LETTERS = string.ascii_letters + string.digits
@@ -155,8 +156,10 @@ class Organization:
         self.services: dict[str, Service] = {}
         self.graphs: dict[str, Graph] = {}
         self.annotations: dict[str, dict[str, Any]] = {}
+        self.monitors: dict[str, dict[str, Any]] = {}
         self.alerts: list[dict[str, Any]] = []
         self.dropped_old = 0
+        self.make_monitor(monitors.monitor(monitors.FIRST))
 
     # -------------------------------------------------------------------------------------- hosts
 
@@ -222,9 +225,9 @@ class Organization:
     def retire(self, host: Host) -> None:
         """It cannot be undone; its values stay, and its open alerts are closed."""
         host.retired_at = int(self.clock())
-        for alert in self.alerts:
-            if alert.get("hostId") == host.id and "closedAt" not in alert:
-                alert.update(status="OK", reason="the host was retired", closedAt=host.retired_at)
+        for alert in self.open_alerts():
+            if alert.get("hostId") == host.id:
+                self.close(alert, "the host was retired")
 
     # ------------------------------------------------------------------------- services and roles
 
@@ -337,3 +340,33 @@ class Organization:
         self.service(body["service"])
         for role in body.get("roles", []):
             self.role(body["service"], role)
+
+    # ------------------------------------------------------------------------ monitors and alerts
+
+    def monitor(self, monitor_id: str) -> dict[str, Any]:
+        """Raises Refused."""
+        if monitor_id not in self.monitors:
+            raise Refused(404, "Monitor not found.")
+        return self.monitors[monitor_id]
+
+    def make_monitor(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """With an id of its own. given: as ``monitors.monitor`` answers it."""
+        made = {**given, "id": new_id()}
+        self.monitors[made["id"]] = made
+        return made
+
+    def remove_monitor(self, monitor_id: str) -> None:
+        """Its open alerts are closed."""
+        del self.monitors[monitor_id]
+        for alert in self.open_alerts():
+            if alert["monitorId"] == monitor_id:
+                self.close(alert, "the monitor was deleted")
+
+    def open_alerts(self) -> list[dict[str, Any]]:
+        """Oldest first."""
+        return [alert for alert in self.alerts if "closedAt" not in alert]
+
+    def close(self, alert: dict[str, Any], reason: str) -> dict[str, Any]:
+        """Answers the alert."""
+        alert.update(status="OK", reason=reason, closedAt=int(self.clock()))
+        return alert

@@ -18,7 +18,7 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Self, get_args
 
-from sandbox.mackerel import rules
+from sandbox.mackerel import alerts, rules
 from sandbox.mackerel.api import Answer, Api, Call, Route, parsed_query
 from sandbox.mackerel.organization import Organization, new_id
 from sandbox.mackerel.rules import Refused
@@ -206,6 +206,44 @@ class MackerelServer:
         with self._lock:
             self.organization.alerts.append(alert)
         return alert
+
+    def open_alert(
+        self,
+        *,
+        custom_identifier: str | None = None,
+        service: str | None = None,
+        monitor: str | None = None,
+        status: str = "CRITICAL",
+        value: float = 1.0,
+        message: str = "",
+    ) -> dict[str, Any]:
+        """Open an alert as a monitor would; answers it.
+
+        On a host, of a host metric monitor; on a service, of a service metric monitor; or of any
+        ``monitor`` by its id. Without one the first of that type is taken, or made. value and
+        message are in the alerts of the types that have them. Raises Refused.
+        """
+        with self._lock:
+            alert = alerts.opened(
+                self.organization,
+                alerts.Wanted(custom_identifier, service, monitor, status, value, message),
+            )
+            self.organization.alerts.append(alert)
+            return dict(alert)
+
+    def close_alerts(self, alert_id: str | None = None, reason: str = "") -> list[dict[str, Any]]:
+        """Close one open alert, or all; answers what was closed."""
+        with self._lock:
+            return [
+                dict(self.organization.close(alert, reason))
+                for alert in self.organization.open_alerts()
+                if alert_id in (None, alert["id"])
+            ]
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """All, oldest first."""
+        with self._lock:
+            return [dict(alert) for alert in self.organization.alerts]
 
     def graph_definitions(self) -> dict[str, dict[str, Any]]:
         """By name. The real API has no call that tells."""

@@ -4,7 +4,7 @@
 modules, one for each part of AWS.
 
 Simplifications, besides those of moto itself:
-  - permissions, policies and subscriptions are stored and not enforced;
+  - permissions and policies are stored and not enforced; subscriptions of queues work;
   - an SSM association is checked against its document: ``sandbox.hosts`` does what it would do.
 """
 

@@ -1,4 +1,4 @@
-"""Rules, schedules, queues, topics and alarms."""
+"""Rules, schedules, queues, topics, alarms and dashboards."""
 
 from __future__ import annotations
 
@@ -69,13 +69,32 @@ def _queue_policy(make: Maker, logical_id: str, properties: Properties) -> Creat
 def _topic(make: Maker, logical_id: str, properties: Properties) -> Created:
     name = properties.pop("TopicName", make.name(logical_id))
     tags = properties.pop("Tags", [])
-    attributes = {key: str(value) for key, value in properties.items()}
+    subscriptions = properties.pop("Subscription", [])
+    attributes = {key: _text(value) for key, value in properties.items()}
     answer = make.call("sns", "CreateTopic", {"Tags": tags}, Name=name, Attributes=attributes)
+    for one in subscriptions:
+        make.call("sns", "Subscribe", one, TopicArn=answer["TopicArn"])
     return Created(answer["TopicArn"], {"TopicArn": answer["TopicArn"], "TopicName": name})
 
 
 def _subscription(make: Maker, _logical_id: str, properties: Properties) -> Created:
-    return Created(make.call("sns", "Subscribe", properties)["SubscriptionArn"])
+    settings = ("FilterPolicy", "FilterPolicyScope", "RawMessageDelivery", "RedrivePolicy")
+    attributes = {key: _text(properties.pop(key)) for key in settings if key in properties}
+    answer = make.call("sns", "Subscribe", properties, Attributes=attributes)
+    return Created(answer["SubscriptionArn"])
+
+
+def _text(value: object) -> str:
+    """An attribute of SNS, which are all texts."""
+    return json.dumps(value) if isinstance(value, (dict, list, bool)) else str(value)
+
+
+def _topic_policy(make: Maker, logical_id: str, properties: Properties) -> Created:
+    policy = json.dumps(properties["PolicyDocument"])
+    for arn in properties["Topics"]:
+        given = {"TopicArn": arn, "AttributeName": "Policy", "AttributeValue": policy}
+        make.call("sns", "SetTopicAttributes", given)
+    return Created(make.name(logical_id))
 
 
 def _alarm(make: Maker, logical_id: str, properties: Properties) -> Created:
@@ -85,6 +104,19 @@ def _alarm(make: Maker, logical_id: str, properties: Properties) -> Created:
     return Created(name, {"Arn": arn})
 
 
+def _composite_alarm(make: Maker, logical_id: str, properties: Properties) -> Created:
+    name = properties.pop("AlarmName", make.name(logical_id))
+    make.call("cloudwatch", "PutCompositeAlarm", properties, AlarmName=name)
+    arn = f"arn:aws:cloudwatch:{make.world.region}:{make.world.account_id}:alarm:{name}"
+    return Created(name, {"Arn": arn})
+
+
+def _dashboard(make: Maker, logical_id: str, properties: Properties) -> Created:
+    name = properties.pop("DashboardName", make.name(logical_id))
+    make.call("cloudwatch", "PutDashboard", properties, DashboardName=name)
+    return Created(name)
+
+
 CREATORS: dict[str, Creator] = {
     "AWS::Events::Rule": _rule,
     "AWS::Scheduler::Schedule": _schedule,
@@ -92,5 +124,8 @@ CREATORS: dict[str, Creator] = {
     "AWS::SQS::QueuePolicy": _queue_policy,
     "AWS::SNS::Topic": _topic,
     "AWS::SNS::Subscription": _subscription,
+    "AWS::SNS::TopicPolicy": _topic_policy,
     "AWS::CloudWatch::Alarm": _alarm,
+    "AWS::CloudWatch::CompositeAlarm": _composite_alarm,
+    "AWS::CloudWatch::Dashboard": _dashboard,
 }

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import boto3
+import requests
 
 ROOT = Path(__file__).resolve().parents[2]
 ZONES = ("ap-northeast-1a", "ap-northeast-1c")
@@ -95,6 +96,11 @@ class Balancers:
             for number, zone in enumerate(ZONES)
         ]
 
+    def publish(self) -> int:
+        """Publish the metrics of the load balancers now; how many requests that is."""
+        answer = requests.post(f"{self.endpoint}/_sandbox/traffic", timeout=10)
+        return int(answer.json()["requests"])
+
     def new_name(self) -> str:
         return f"b{next(self._numbers)}"
 
@@ -114,7 +120,8 @@ class Balancers:
 class Program(ThreadingHTTPServer):
     """A web server that says on which address and port it listens.
 
-    ``status`` is what it answers to ``/healthz``; ``/slow`` takes ``slow_seconds``.
+    ``status`` is what it answers to ``/healthz``; ``/slow`` takes ``slow_seconds``, and ``/500``,
+    ``/404`` and the like answer with that status.
     """
 
     daemon_threads = True
@@ -158,7 +165,8 @@ class _Answers(BaseHTTPRequestHandler):
         if self.path == "/":
             self.server.forwarded.append(self.headers.get("X-Forwarded-For"))
         body = self.server.name.encode()
-        self.send_response(self.server.status if self.path == "/healthz" else 200)
+        status = int(self.path[1:]) if self.path[1:].isdigit() else 200
+        self.send_response(self.server.status if self.path == "/healthz" else status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -202,7 +210,7 @@ def wait_until(true: Callable[[], bool], seconds: float = 10) -> float:
 
 def _run(network: str, directory: Path) -> None:
     """Run until nobody writes to standard input any more."""
-    from sandbox import alb, clb
+    from sandbox import alb, clb, cloudwatch
     from sandbox.aws import AwsServer
     from sandbox.hosts import ec2
     from sandbox.processes import start_process
@@ -227,6 +235,10 @@ def _run(network: str, directory: Path) -> None:
     )
     planes = (alb.install(world, launch), clb.install(world, launch))
     ec2.install(launched, lambda _: None)
+    cloudwatch.install()
+    server.front.routes = {
+        ("POST", "traffic"): lambda _: {"requests": planes[0].traffic.publish(current=True)}
+    }
     sys.stdout.write(server.endpoint + "\n")
     sys.stdout.flush()
     sys.stdin.read()

@@ -39,6 +39,8 @@ class Sandbox:
     def start(self) -> None:
         command = [sys.executable, "-m", "sandbox", "up", "--pattern", "host-proxy", "--hosts", "2"]
         command += ["--network", self.network, "--build-dir", str(self.directory)]
+        # What is pushed is deployed only when a test says so.
+        command += ["--set", "trigger=null"]
         command += ["--set", "infrastructure.DeregistrationDelaySeconds=1"]
         with (self.directory / "output.txt").open("wb") as output:
             self.process = subprocess.Popen(

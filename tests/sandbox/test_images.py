@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,6 +13,7 @@ import pytest
 from moto.ecr.exceptions import RepositoryNotFoundException
 
 from sandbox.images import CannotPullError, Images, InvalidImageError
+from sandbox.pushes import DeliveryFault, PushEvents
 from sandbox.world import World
 
 REGISTRY = "123456789012.dkr.ecr.ap-northeast-1.amazonaws.com"
@@ -21,13 +24,14 @@ class Registry:
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
-        self.repository = SimpleNamespace(images=[])
+        self.repository = SimpleNamespace(name="web", images=[])
         ecr = SimpleNamespace(repositories={"web": self.repository})
         world = SimpleNamespace(
             account_id="123456789012",
             region="ap-northeast-1",
             backend=lambda _: ecr,
             publish=self.events.append,
+            stopping=threading.Event(),
         )
         self.images = Images(cast("World", world))
 
@@ -71,13 +75,84 @@ def test_each_push_sends_one_event(registry: Registry) -> None:
     digest = registry.images.push("web:v1")
     registry.images.push("web:v1")
     assert [event["detail-type"] for event in registry.events] == ["ECR Image Action"] * 2
+    assert registry.events[0]["id"] != registry.events[1]["id"]
     assert registry.events[0]["detail"] == {
         "result": "SUCCESS",
         "repository-name": "web",
         "image-digest": digest,
         "action-type": "PUSH",
+        "artifact-media-type": "application/vnd.docker.container.image.v1+json",
         "image-tag": "v1",
+        "manifest-media-type": "application/vnd.docker.distribution.manifest.v2+json",
     }
+
+
+def test_an_event_that_comes_again_is_the_same_event(registry: Registry) -> None:
+    registry.images.push("web:v1", times=3)
+    assert len(registry.events) == 3
+    assert all(event == registry.events[0] for event in registry.events)
+
+
+def test_a_push_for_two_platforms_sends_an_event_each_and_one_of_the_tag(
+    registry: Registry,
+) -> None:
+    digest = registry.images.push("web:v1", "serve", platforms=2)
+    details = [event["detail"] for event in registry.events]
+    assert [detail["image-tag"] for detail in details] == ["", "", "v1"]
+    assert len({detail["image-digest"] for detail in details}) == 3
+    assert details[-1]["image-digest"] == digest
+    assert details[-1]["manifest-media-type"] == "application/vnd.oci.image.index.v1+json"
+    assert "artifact-media-type" not in details[-1]
+    assert registry.tags[digest] == ["v1"]
+    assert sorted(registry.tags.values()) == [[], [], ["v1"]]
+    assert registry.pull("web:v1") == ("serve",)
+    assert registry.pull(f"web@{details[0]['image-digest']}") == ("serve",)
+
+
+def test_without_deliveries_images_still_appear(registry: Registry) -> None:
+    registry.images.events.turn_on(DeliveryFault("off"))
+    digest = registry.images.push("web:v1", times=2)
+    assert registry.events == []
+    assert registry.tags == {digest: ["v1"]}
+    registry.images.events.turn_off()
+    registry.images.push("web:v1")
+    assert len(registry.events) == 1
+
+
+def test_duplicated_deliveries_have_the_same_id(registry: Registry) -> None:
+    registry.images.events.turn_on(DeliveryFault("duplicated", times=3))
+    registry.images.push("web:v1", times=2)
+    registry.images.push("web:v2")
+    assert len({event["id"] for event in registry.events}) == 2
+    assert len(registry.events) == 9
+
+
+def test_late_deliveries_come_later_and_say_when_the_push_was(registry: Registry) -> None:
+    came = threading.Event()
+    registry.images.events = PushEvents(
+        cast("World", SimpleNamespace(publish=lambda _: came.set(), stopping=threading.Event()))
+    )
+    registry.images.events.turn_on(DeliveryFault("late", seconds=0.2))
+    began = time.monotonic()
+    registry.images.push("web:v1")
+    assert not came.is_set()
+    assert came.wait(5)
+    assert time.monotonic() - began >= 0.2
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"kind": "lost"}, "off, late, duplicated"),
+        ({"kind": "late"}, "late needs seconds"),
+        ({"kind": "off", "seconds": 1}, "late needs seconds"),
+        ({"kind": "duplicated", "times": 1}, "duplicated needs times"),
+        ({"kind": "off", "times": 2}, "duplicated needs times"),
+    ],
+)
+def test_a_fault_of_deliveries_that_makes_no_sense(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DeliveryFault(**given)
 
 
 def test_a_push_to_no_repository_is_refused(registry: Registry) -> None:
@@ -94,7 +169,11 @@ def test_a_push_to_no_repository_is_refused(registry: Registry) -> None:
         ((":v1",), "REPOSITORY:TAG"),
         (("web:v1", ""), "empty"),
         (("web:v1", "serve", "never_healthy"), "give either"),
-        (("web:v1", None, "haunted"), "never_healthy, crash_loop, slow_start"),
+        (("web:v1", None, "haunted"), "never_healthy, crash_loop, slow_start, errors, slow"),
+        (("web:v1", None, "errors"), "not a number of percent"),
+        (("web:v1", None, "errors=0"), "above 0"),
+        (("web:v1", None, "errors=101"), "not above 100"),
+        (("web:v1", None, "slow=nan"), "not a number of seconds"),
         (("web:v1", None, "slow_start=soon"), "not a number"),
     ],
 )
@@ -114,6 +193,8 @@ def test_a_push_that_makes_no_sense(
         ("crash_loop", ("--crash",)),
         ("slow_start", ("--slow-start", "8")),
         ("slow_start=2.5", ("--slow-start", "2.5")),
+        ("errors=5", ("--fail-percent", "5")),
+        ("slow=0.2", ("--slow", "0.2")),
     ],
 )
 def test_a_fault_is_a_flag_of_the_demo_app(

@@ -35,6 +35,8 @@ class TwoClusters:
     def start(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "sandbox", "up", "--pattern", "two-clusters"]
         command += ["--network", self.network, "--build-dir", str(self.directory)]
+        # What is pushed is deployed only when a test says so.
+        command += ["--set", "trigger=null"]
         command += ["--set", "infrastructure.DeregistrationDelaySeconds=1"]
         command += ["--set", f"infrastructure.MaxSize={MAX_SIZE}", *arguments]
         with (self.directory / "output.txt").open("wb") as output:
