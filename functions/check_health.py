@@ -8,7 +8,7 @@ from typing import Any
 
 from bluegreen import ecs, health, observe, probe
 from bluegreen.deployment import Deployment, parse
-from bluegreen.errors import IdleColorUnhealthy
+from bluegreen.errors import HostNotReady, IdleColorUnhealthy
 from bluegreen.look import Asked, Look, asked_before
 from bluegreen.pace import wait_seconds
 from runtime import clients, routers
@@ -20,16 +20,19 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     """Answers ``status`` "healthy", "waiting", or "outgrown" when the live colour has scaled out
     meanwhile (StartIdleColor follows it), with the reason.
 
-    Raises IdleColorUnhealthy when it is given up.
+    While the old colour keeps a part of the traffic, it is waited for on every host as well. Raises
+    IdleColorUnhealthy or, for the old colour, HostNotReady when it is given up.
     """
     deployment = parse(invocation.data)
     invocation.store.prove(deployment, invocation.now)
     configuration = deployment.configuration
     started, progress = invocation.data["idle"], invocation.data.get("health", {})
+    counted = _counted(invocation.data, invocation.now)
+    since = counted.get("since", started["started_at"])
     router = routers.of(deployment, invocation.settings, invocation.data)
     look = router.look(asked_before(progress), invocation.now)
     if isinstance(look, Asked):
-        return look.waiting(progress, invocation.now)
+        return look.waiting({**progress, **counted}, invocation.now)
     facts = observe.color_health(
         clients.ecs(),
         clients.logs(),
@@ -44,23 +47,42 @@ def handler(invocation: Invocation) -> dict[str, Any]:
             deployment, configuration.probe, deployment.to_color, configuration.router.test_port
         )
         facts = replace(facts, probe=answer)
+    deadline = since + configuration.health.deadline_seconds
     verdict = health.decide(
         facts,
         now=invocation.now,
-        deadline=started["started_at"] + configuration.health.deadline_seconds,
+        deadline=deadline,
         max_failed_tasks=configuration.health.max_failed_tasks,
     )
     if verdict.status == "failed":
         raise IdleColorUnhealthy(f"{deployment.to_color}: {verdict.reason}")
+    old_missing = observe.old_color_missing(look, deployment, invocation.data)
+    if verdict.status == "healthy" and old_missing:
+        if invocation.now >= deadline:
+            raise HostNotReady(f"not there at the deadline: {old_missing}")
+        verdict = health.Verdict("waiting", old_missing)
     if verdict.status == "healthy" and (more := _live_runs_more(deployment, look, started)):
-        return {"status": "outgrown", "reason": more}
+        return {**counted, "status": "outgrown", "reason": more}
     return {
+        **counted,
         "status": verdict.status,
         "reason": verdict.reason,
-        "wait_seconds": wait_seconds(
-            configuration.health.interval_seconds, invocation.now - started["started_at"]
-        ),
+        "wait_seconds": wait_seconds(configuration.health.interval_seconds, invocation.now - since),
     }
+
+
+def _counted(data: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """From when on the deadline counts, if not from the start: what was waited for while the colour
+    was healthy (tests, a person's approval, hooks) is none of its time.
+
+    since: the first look after that.
+    """
+    before = data.get("health", {})
+    if before.get("status") != "healthy" and "since" not in before:
+        return {}
+    counted = now if before.get("status") == "healthy" else before["since"]
+    # What was started later, to follow the live colour, has the whole time.
+    return {"since": max(counted, data["idle"]["started_at"])}
 
 
 def _live_runs_more(deployment: Deployment, look: Look, started: Mapping[str, Any]) -> str:

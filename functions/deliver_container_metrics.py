@@ -6,29 +6,23 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.metrics import MetricUnit
-from aws_lambda_powertools.utilities.parameters import SSMProvider
 from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
 
 from containermetrics import services
 from containermetrics.delivery import Delivered, deliver, look_at_the_rest
 from containermetrics.errors import InvalidKey
-from containermetrics.mackerel import Mackerel
 from containermetrics.store import MetricsStore
-from runtime import clients
+from runtime import clients, mackerel
 from runtime.invocation import logger, translating_aws_errors
 from runtime.observability import metrics
 from runtime.settings import MetricsSettings
-from runtime.version import VERSION
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-# A key that was replaced is in use after so long at the latest.
-_KEY_SECONDS = 300
 # What is under way has to end before the function's time is over.
 _RESERVE_SECONDS = 10
 
@@ -66,8 +60,7 @@ def _deliver(
         logger().info("its metrics configuration was removed")
         return Delivered()
     try:
-        key = _keys().get(settings.mackerel_key, decrypt=True, max_age=_KEY_SECONDS)
-        client = Mackerel(settings.mackerel_url, str(key), VERSION, clock=time.time)
+        client = mackerel.connect(settings.mackerel_url, settings.mackerel_key, clock=time.time)
     except (GetParameterError, InvalidKey) as error:
         why = f"no API key in the SSM parameter {settings.mackerel_key}; all is kept: {error}"
         delivered = Delivered(problems=[why])
@@ -84,11 +77,6 @@ def _deliver(
     if counts:
         store.add_delivered(name, counts)
     return delivered
-
-
-@lru_cache(maxsize=1)
-def _keys() -> SSMProvider:
-    return SSMProvider(boto3_client=clients.ssm())
 
 
 def _tell(delivered: Delivered) -> None:

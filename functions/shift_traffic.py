@@ -6,37 +6,35 @@ from typing import Any
 
 from bluegreen import auto_scaling, compute, scaling, strategy
 from bluegreen.deployment import SUSPENDED, Deployment, parse
-from bluegreen.traffic import weights_for
+from bluegreen.traffic import Weights, weights_for
 from runtime import clients, routers
 from runtime.invocation import Invocation, task
+
+# What CheckBake has found of a step stays when the step is taken again, by hosts that were late.
+_WATCHED = ("shifted_at", "proved_at", "unknown_since")
 
 
 @task
 def handler(invocation: Invocation) -> dict[str, Any]:
     """``$.shift.step`` is the step to take, 0 when it is not there yet. Answers the new ``shift``:
-    ``status`` "shifted" with step, percent, weights, shifted_at, proved_at (None: CheckBake proves
-    it), or "waiting" with the ``switch`` that is under way.
+    ``status`` "shifted" with step, percent, weights, shifted_at, began_at (of the first step),
+    proved_at (None: CheckBake proves it), or "waiting" with the ``switch`` that is under way.
 
     A step taken already is taken again by hosts that were late. Raises TrafficChanged when the
     weights are not those that this deployment left, HostNotReady, HostNotSwitched.
     """
     deployment = parse(invocation.data)
     invocation.store.prove(deployment, invocation.now)
-    steps = strategy.steps(deployment.configuration.strategy)
+    steps = strategy.steps(deployment)
     progress = invocation.data.get("shift", {})
     step = progress.get("step", 0)
-    before = (
-        deployment.snapshot.traffic
-        if step == 0
-        else weights_for(deployment.to_color, steps[step - 1])
-    )
     weights = weights_for(deployment.to_color, steps[step])
     again = progress.get("percent") == steps[step]
     if "switch" not in progress and not again:
-        _keep_what_is_there(deployment)
+        _begin(invocation, deployment, step)
     answer = routers.of(deployment, invocation.settings, invocation.data).shift(
         progress.get("switch"),
-        [before],
+        _expected(deployment, step),
         weights,
         lambda intended: invocation.store.intend(deployment, intended),
         invocation.now,
@@ -45,15 +43,34 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         invocation.store.note_gap(deployment, answer["gap_ms"])
     if answer["status"] == "waiting":
         return {**progress, "step": step, **answer}
+    fresh = {"shifted_at": invocation.now, "proved_at": None}
+    kept = {key: progress[key] for key in _WATCHED if key in progress}
     return {
         **answer,
         "step": step,
         "percent": steps[step],
         "weights": weights,
-        "shifted_at": progress["shifted_at"] if again else invocation.now,
-        "proved_at": progress["proved_at"] if again else None,
+        "began_at": progress.get("began_at", invocation.now),
+        **(kept if again else fresh),
         "wait_seconds": 1,
     }
+
+
+def _begin(invocation: Invocation, deployment: Deployment, step: int) -> None:
+    """What comes before the weights of a step, besides the compare."""
+    if step == 0:
+        _keep_what_is_there(deployment)
+    else:
+        # A rollback must not take the proof of the step before for one of this step.
+        invocation.store.enter(deployment, "deploying")
+
+
+def _expected(deployment: Deployment, step: int) -> list[Weights]:
+    """The weights that may be there now. A host that took no tasks for a while may have missed more
+    than one step; a load balancer has one place, and none to miss.
+    """
+    before = strategy.before(deployment, step)
+    return before if deployment.on_hosts else before[-1:]
 
 
 def _keep_what_is_there(deployment: Deployment) -> None:

@@ -36,6 +36,8 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     # What is stopped here must not have got the traffic since the plan, but from this deployment.
     shifted = strategy.taken(deployment, invocation.data)
     differing(look.weights(), deployment.snapshot.traffic, shifted)
+    if deployment.on_hosts and strategy.keeps_old(deployment, invocation.data):
+        _follow_hosts(deployment, look)
     service = ecs.service(clients.ecs(), slot)
     wanted = look.tasks_for(deployment.wanted_count(_live(deployment)))
     if service["taskDefinition"] == revision and service["desiredCount"] > 0:
@@ -152,6 +154,20 @@ def _hosts_of_live(deployment: Deployment) -> int:
     name = deployment.configuration.colors[deployment.from_color].auto_scaling_group
     assert name
     return max(1, auto_scaling.read(clients.autoscaling(), name).desired_capacity)
+
+
+def _follow_hosts(deployment: Deployment, look: Look) -> None:
+    """Have ECS start the old colour, which keeps a part of the traffic, on hosts that came later.
+
+    It never gets smaller by that.
+    """
+    live = _live(deployment)
+    if deployment.from_color is None or live is None:
+        return
+    wanted = look.tasks_for(live["desiredCount"])
+    if live["desiredCount"] < wanted:
+        slot = deployment.configuration.colors[deployment.from_color]
+        ecs.update(clients.ecs(), slot, desired_count=wanted)
 
 
 def _live(deployment: Deployment) -> Mapping[str, Any] | None:

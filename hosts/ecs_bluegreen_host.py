@@ -62,7 +62,7 @@ NAP_SECONDS = 0.004
 """The last sleep before the moment: the shorter a sleep, the more exact its end."""
 MAX_AHEAD_SECONDS = 300.0
 REGISTER_SECONDS = 240.0
-"""How long `restore` waits for the ECS agent; its unit starts it again then."""
+"""How long `restore` waits for the ECS agent, or for tasks; its unit starts it again then."""
 WATCH_SECONDS = 1.0
 CLOCK_MILLISECONDS = 5.0
 """By how much the clock may be wrong, as far as the kernel knows."""
@@ -1252,13 +1252,9 @@ def stage(arguments: argparse.Namespace) -> dict[str, Any]:
     order = Order.of(arguments)
     host = Host.of(arguments.service)
     state = order.state(host)
-    ports = ports_of(host.settings, state.tasks)
-    answers = answers_of(host.settings, ports)
-    # With dynamic ports ECS may leave a host without any task: it has no requests to lose.
-    empty = host.settings.dynamic and not any(ports.values())
-    for color, weight in state.weights.items():
-        if weight and not empty and "" not in answers[color].values():
-            raise Refused(f"{color} does not answer on this host: {complaint(answers[color])}")
+    unanswered = unanswered_on(host, state)
+    if unanswered:
+        raise Refused(unanswered)
     with host.locked():
         check_stage(host, state)
         traffic, problem = look(host, host.current())
@@ -1271,6 +1267,19 @@ def stage(arguments: argparse.Namespace) -> dict[str, Any]:
         host.stage(state)
         host.tidy()
     return {"staged": state.generation, "ports": shown(state.ports)}
+
+
+def unanswered_on(host: Host, state: State) -> str:
+    """Which colour does not answer here that is to have requests, and why; "" when all do."""
+    ports = ports_of(host.settings, state.tasks)
+    if host.settings.dynamic and not any(ports.values()):
+        # ECS may leave a host without any task: it has no requests to lose.
+        return ""
+    answers = answers_of(host.settings, ports)
+    for color, weight in state.weights.items():
+        if weight and "" not in answers[color].values():
+            return f"{color} does not answer on this host: {complaint(answers[color])}"
+    return ""
 
 
 def check_stage(host: Host, state: State) -> None:
@@ -1447,7 +1456,26 @@ def restore(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     host = Host.of(arguments.service)
     wait_until_registered()
-    wanted = desired(arguments.service)
+    deadline = time.monotonic() + REGISTER_SECONDS
+    while True:
+        note = take_over(host)
+        state = host.current()
+        # Of a single colour the load balancer's health check finds out: without it nothing answers.
+        # Where two share the requests, the one that answers would hide that the other does not.
+        shared = len([weight for weight in state.weights.values() if weight]) > 1
+        unanswered = unanswered_on(host, state) if shared else ""
+        if not unanswered:
+            return restored(host, note)
+        if time.monotonic() > deadline:
+            raise Refused(unanswered)
+        # The step may have been taken back meanwhile, or the next one been taken.
+        time.sleep(WATCH_SECONDS)
+
+
+def take_over(host: Host) -> str:
+    """Have on disk what the deployer wants; what is newer there stays. Returns what to note."""
+    service = host.settings.service
+    wanted = desired(service)
     while wanted is not None:
         order, at = wanted
         ahead = at - READY_SECONDS - time.time()
@@ -1457,10 +1485,10 @@ def restore(arguments: argparse.Namespace) -> dict[str, Any]:
             break
         sleep_until(at - READY_SECONDS)
         # It may have been taken back meanwhile.
-        wanted = desired(arguments.service)
+        wanted = desired(service)
     if wanted is None:
         refresh(host)
-        return restored(host, "nothing was deployed yet: what is on disk stays")
+        return "nothing was deployed yet: what is on disk stays"
     with host.locked():
         with prompt():
             current = host.current()
@@ -1471,8 +1499,8 @@ def restore(arguments: argparse.Namespace) -> dict[str, Any]:
             host.tidy()
     refresh(host)
     if current.generation > order.generation:
-        return restored(host, f"generation {order.generation} is older than what is on disk")
-    return restored(host, "")
+        return f"generation {order.generation} is older than what is on disk"
+    return ""
 
 
 def watch(arguments: argparse.Namespace) -> NoReturn:

@@ -21,6 +21,22 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 EnvironmentVariable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 PollInterval = Annotated[int, Field(ge=1, le=LONGEST_SECONDS)]
+# A look at least every LONGEST_SECONDS, and 25,000 events in an execution's history: three days of
+# watching take less than half of them.
+_LONGEST_WATCH = 259_200
+# Where hooks are asked each pass takes twice as many events, and the first ones come soon.
+_SHORTEST_HOOK = 3_600
+Percent = Annotated[int, Field(ge=1, le=99)]
+StepSeconds = Annotated[int, Field(ge=0, le=86400)]
+# Tags: https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_PutImage.html
+TagPattern = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.*?\[\]!-]{1,300}$")]
+# https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_ImageScanFinding.html
+Severity = Literal["INFORMATIONAL", "LOW", "MEDIUM", "HIGH", "CRITICAL", "UNDEFINED"]
+# https://mackerel.io/api-docs/entry/services
+MackerelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{1,62}$")]
+HookPoint = Literal[
+    "before_deployment", "idle_healthy", "before_shift", "after_shift", "after_deployment"
+]
 
 
 class _Section(BaseModel):
@@ -249,14 +265,202 @@ class Probe(_Section):
 
 
 class AllAtOnce(_Section):
+    """One shift: all of the traffic."""
+
     type: Literal["all_at_once"] = "all_at_once"
+
+    @property
+    def count(self) -> int:
+        """How many steps there are, with the last one."""
+        return 1
+
+    @property
+    def watched_seconds(self) -> int:
+        """How long its steps but the last one are watched together."""
+        return 0
+
+
+class Canary(_Section):
+    """A part of the traffic first, then the rest."""
+
+    type: Literal["canary"]
+    percent: Percent = Field(description="what the new colour gets first")
+    seconds: StepSeconds = Field(default=300, description="how long that is watched")
+
+    @property
+    def count(self) -> int:
+        """How many steps there are, with the last one."""
+        return 2
+
+    @property
+    def watched_seconds(self) -> int:
+        """How long its steps but the last one are watched together."""
+        return self.seconds
+
+
+class Linear(_Section):
+    """The same part more at each step, until the new colour has all of it."""
+
+    type: Literal["linear"]
+    percent: Percent = Field(description="how much more the new colour gets at each step")
+    seconds: StepSeconds = Field(default=60, description="how long each step is watched")
+
+    @property
+    def count(self) -> int:
+        """How many steps there are, with the last one."""
+        return 99 // self.percent + 1
+
+    @property
+    def watched_seconds(self) -> int:
+        """How long its steps but the last one are watched together."""
+        return (99 // self.percent) * self.seconds
+
+
+class Step(_Section):
+    percent: Percent = Field(description="what the new colour gets from this step on")
+    seconds: StepSeconds = Field(description="how long this step is watched")
+
+
+class OwnSteps(_Section):
+    """Steps of one's own; a last one with all of the traffic follows by itself."""
+
+    type: Literal["steps"]
+    steps: Annotated[list[Step], Field(min_length=1, max_length=100)]
+
+    @property
+    def count(self) -> int:
+        """How many steps there are, with the last one."""
+        return len(self.steps) + 1
+
+    @property
+    def watched_seconds(self) -> int:
+        """How long its steps but the last one are watched together."""
+        return sum(step.seconds for step in self.steps)
+
+    @model_validator(mode="after")
+    def _grow(self) -> OwnSteps:
+        percents = [step.percent for step in self.steps]
+        if percents != sorted(set(percents)):
+            raise ValueError(f"steps: each one needs more percent than the one before: {percents}")
+        return self
+
+
+class Role(_Section):
+    """A role of Mackerel's."""
+
+    service: MackerelName
+    role: MackerelName
+
+
+class ErrorRate(_Section):
+    """Answers with 5xx of the new colour, against the old one over the same minutes."""
+
+    percentage_points: Annotated[float, Field(ge=0, le=100)] = Field(
+        default=1.0, description="how many percent more of its answers may be 5xx"
+    )
+    requests: Annotated[int, Field(ge=1)] = Field(
+        default=20, description="fewer requests of the new colour say nothing yet"
+    )
+
+
+class ResponseTime(_Section):
+    """Mean response time of the new colour, against the old one over the same minutes."""
+
+    times: Annotated[float, Field(gt=1, le=100)] = Field(
+        default=2.0, description="so many times as slow is too slow"
+    )
+    milliseconds: Annotated[int, Field(ge=0)] = Field(
+        default=50, description="and slower by this much at least, or it does not matter"
+    )
+    requests: Annotated[int, Field(ge=1)] = Field(
+        default=20, description="fewer requests of the new colour say nothing yet"
+    )
 
 
 class Bake(_Section):
-    """Watching the new colour under full traffic before the old one may go."""
+    """Watching the new colour under traffic before the old one may go.
 
-    seconds: Annotated[int, Field(ge=0, le=86400)] = 60
+    What is watched is watched at every step, not only at the last one.
+    """
+
+    seconds: Annotated[int, Field(ge=0, le=86400)] = Field(
+        default=60, description="how long the new colour is watched with all of the traffic"
+    )
     interval_seconds: PollInterval = 5
+    alarms: Annotated[list[Name], Field(max_length=100)] = Field(
+        default_factory=list, description="CloudWatch alarms (metric or composite), by name"
+    )
+    mackerel: Role | None = Field(
+        default=None, description="no alert of this role may be open in Mackerel"
+    )
+    errors: ErrorRate | None = Field(default=None, description="with an alb router only")
+    response_time: ResponseTime | None = Field(default=None, description="with an alb router only")
+    at_start: Literal["refuse", "warn"] = Field(
+        default="refuse",
+        description="what an alarm or alert does that is on before the deployment starts; after a "
+        "warning it counts only once it has been off",
+    )
+    unknown_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
+        default=300, description="how long what is watched may be unreadable; then it counts as bad"
+    )
+
+
+class Trigger(_Section):
+    """Which pushes to the containers' ECR repositories deploy."""
+
+    tags: Annotated[list[TagPattern], Field(min_length=1, max_length=20)] = Field(
+        description="shell patterns such as v* or release-?; a tag that fits one of them deploys"
+    )
+
+
+class Scan(_Section):
+    """What ECR has to have found about an image before it may be deployed."""
+
+    refuse: Severity = Field(description="a finding of this severity, or a worse one, refuses")
+    deadline_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
+        default=300, description="how long a scan may take; after that it counts as bad"
+    )
+
+
+class Hook(_Section):
+    """A Lambda function of the user's that is asked before the deployment goes on."""
+
+    at: HookPoint = Field(
+        description="before_deployment: before anything is changed; idle_healthy: once the idle "
+        "colour is healthy, test traffic on; before_shift, after_shift: at every step; "
+        "after_deployment: after the end, which it cannot change"
+    )
+    function: Annotated[str, Field(pattern=r"^[A-Za-z0-9:_-]{1,170}$")] = Field(
+        description="its name or ARN, with a qualifier if you like"
+    )
+    timeout_seconds: Annotated[int, Field(ge=1, le=86400)] = Field(
+        default=300, description="how long it may answer IN_PROGRESS"
+    )
+    interval_seconds: PollInterval = 10
+
+
+class Migration(_Section):
+    """A one-off task of the new revision, which has to succeed before the idle colour starts."""
+
+    container: Name = Field(description="container of the task definition that runs the command")
+    command: Annotated[list[str], Field(min_length=1)]
+    environment: dict[EnvironmentVariable, str] = Field(default_factory=dict)
+    timeout_seconds: Annotated[int, Field(ge=10, le=86400)] = 900
+
+
+class Approval(_Section):
+    """A person has to agree once the idle colour is healthy, before the first shift."""
+
+    timeout_seconds: Annotated[int, Field(ge=1, le=604800)] = 3600
+    on_timeout: Literal["reject", "approve"] = "reject"
+
+
+class Notify(_Section):
+    """Who is told besides the topic of the stack and EventBridge."""
+
+    slack: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = Field(
+        description="the incoming webhook in the SSM SecureString /bluegreen/slack/<this name>"
+    )
 
 
 class Drain(_Section):
@@ -289,9 +493,19 @@ class ServiceConfiguration(_Section):
     probe: Probe | None = Field(
         default=None, description="without one, the margin of drain is waited instead of a proof"
     )
-    strategy: AllAtOnce = AllAtOnce()
+    strategy: Annotated[AllAtOnce | Canary | Linear | OwnSteps, Field(discriminator="type")] = (
+        AllAtOnce()
+    )
     bake: Bake = Bake()
     drain: Drain = Drain()
+    trigger: Trigger | None = Field(
+        default=None, description="without one, a push deploys nothing by itself"
+    )
+    scan: Scan | None = Field(default=None, description="without one, findings are not asked for")
+    hooks: Annotated[list[Hook], Field(max_length=20)] = Field(default_factory=list)
+    migration: Migration | None = None
+    approval: Approval | None = None
+    notify: Notify | None = None
 
     @model_validator(mode="after")
     def _containers_differ(self) -> ServiceConfiguration:
@@ -314,7 +528,41 @@ class ServiceConfiguration(_Section):
                     "target_group", f"the router {self.router.type} needs one for each colour"
                 )
         self._check_groups()
+        self._check_what_is_watched()
         return self
+
+    def _check_what_is_watched(self) -> None:
+        """What the router cannot do must not look as if it were done."""
+        if isinstance(self.router, ClbRouter) and not isinstance(self.strategy, AllAtOnce):
+            raise ValueError(  # noqa: TRY004 - pydantic reports ValueError
+                f"strategy {self.strategy.type}: a Classic Load Balancer has no weights, so only "
+                "all_at_once is possible"
+            )
+        seconds = self.strategy.watched_seconds + self.bake.seconds
+        at_each = ("before_shift", "after_shift")
+        asked = self.strategy.count * sum(
+            max(2 * hook.timeout_seconds, _SHORTEST_HOOK)
+            for hook in self.hooks
+            if hook.at in at_each
+        )
+        # Hosts are asked and answer at the next pass: a look takes two.
+        longest = _LONGEST_WATCH // 3 if self.pattern == "host-proxy" else _LONGEST_WATCH
+        if seconds + asked > longest:
+            raise ValueError(
+                f"strategy: all steps together may be watched for {longest} s at most, with "
+                f"bake.seconds these take {seconds} s"
+                + (
+                    f", and the hooks at each of them {asked} s more: a hook counts twice its "
+                    f"timeout_seconds, {_SHORTEST_HOOK} s at least"
+                    if asked
+                    else ""
+                )
+            )
+        if (self.bake.errors or self.bake.response_time) and not isinstance(self.router, AlbRouter):
+            raise ValueError(
+                "bake.errors and bake.response_time need a router of type alb: only an "
+                "Application Load Balancer counts answers for each colour"
+            )
 
     def _check_each(self, key: str, why: str) -> None:
         missing = [color for color in Color if not getattr(self.colors[color], key)]
@@ -423,8 +671,8 @@ def describe(error: ValidationError) -> list[str]:
 
 
 def _keys(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """A mistake's place as keys of the file: pydantic adds the router's type after ``router``."""
-    if location[:1] == ("router",) and len(location) > 1:
+    """A mistake's place as keys of the file: pydantic adds the type after what has several."""
+    if location[:1] in (("router",), ("strategy",)) and len(location) > 1:
         return (location[0], *location[2:])
     return location
 
@@ -437,7 +685,9 @@ def _what_would_be_right(mistake: Any) -> str:
         case "missing":
             return "is missing"
         case "union_tag_not_found":
-            return "type is missing: alb, nlb, clb, nginx or haproxy"
+            known = {"router": "alb, nlb, clb, nginx or haproxy"}
+            types = known.get(mistake["loc"][0], "all_at_once, canary, linear or steps")
+            return f"type is missing: {types}"
         case "extra_forbidden":
             return f"is not a known key{got}; see service.schema.json"
         case "value_error":

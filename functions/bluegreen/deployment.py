@@ -7,14 +7,17 @@ DynamoDB keeps it (bluegreen/store.py), so that a deployment can be undone witho
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bluegreen.color import Color
 from bluegreen.configuration import HostRouter, ServiceConfiguration
 from bluegreen.task_definition import render
 from bluegreen.traffic import Weights
+
+ServiceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+DeploymentId = Annotated[str, Field(min_length=1, max_length=80)]
 
 
 class _Part(BaseModel):
@@ -29,20 +32,79 @@ class Overrides(_Part):
     memory: str | None = None
 
 
+class StartedBy(_Part):
+    """Who or what asked for a deployment.
+
+    detail: the tag that was pushed, the release, the deployment to go back to. who: a person, if
+    the request says so.
+    """
+
+    kind: Literal["hand", "push", "schedule", "release", "rollback"] = "hand"
+    detail: str = ""
+    who: str = ""
+
+    def __str__(self) -> str:
+        said = f"{self.kind} {self.detail}".strip()
+        return f"{said} ({self.who})" if self.who else said
+
+
 class DeployRequest(_Part):
-    """Execution input that starts a deployment. images: container → tag, digest or reference."""
+    """Execution input that starts a deployment. images: container → tag, digest or reference.
+
+    like: the deployment whose task definition is taken instead of the live one. dry_run: only say
+    what would be done. skip_bake: shift all at once and do not watch. release: the execution of the
+    release that this is a part of, which decides whether the old colour goes.
+    """
 
     action: Literal["deploy"] = "deploy"
-    service: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
+    service: ServiceName
     images: dict[str, str] = Field(default_factory=dict)
     overrides: Overrides = Overrides()
+    like: DeploymentId | None = None
+    dry_run: bool = False
+    skip_bake: bool = False
+    release: str | None = None
+    started_by: StartedBy = StartedBy()
 
 
 class RollBackRequest(_Part):
-    """Execution input that undoes a deployment: by hand, or ("recover") after it was lost."""
+    """Execution input that undoes a deployment, or ends what another execution began.
 
-    action: Literal["rollback", "recover"]
-    deployment_id: str = Field(min_length=1, max_length=80)
+    rollback: undo deployment_id; or, given the service, go back to what was live before: the last
+    deployment is undone while its old colour is warm, else the one before (or the one named in
+    ``to``) is deployed again. abort: undo a deployment that still runs. recover: take up one whose
+    execution was lost. finish: drain what a release has held.
+    """
+
+    action: Literal["rollback", "abort", "recover", "finish"]
+    deployment_id: DeploymentId | None = None
+    service: ServiceName | None = None
+    to: DeploymentId | None = None
+    skip_bake: bool = False
+    dry_run: bool = False
+    who: str = ""
+
+    @model_validator(mode="after")
+    def _names_one_thing(self) -> RollBackRequest:
+        if (self.deployment_id is None) == (self.service is None):
+            raise ValueError("give deployment_id or service, one of them")
+        if self.service and self.action != "rollback":
+            raise ValueError(f"{self.action} needs deployment_id, not service")
+        if self.to and self.service is None:
+            raise ValueError("to goes with service: the deployment to go back to")
+        return self
+
+
+class PromoteRequest(_Part):
+    """Execution input that lets a deployment go on: it approves what waits for approval, or ends
+    the watching of the present step. percent: which step that has to be; 0, before the first one,
+    is the approval.
+    """
+
+    action: Literal["promote"]
+    deployment_id: DeploymentId
+    percent: int | None = Field(default=None, ge=0, le=100)
+    who: str = ""
 
 
 class Location(_Part):
@@ -100,11 +162,34 @@ class Snapshot(_Part):
     services: dict[Color, ServiceSnapshot]
 
 
+class Gates(_Part):
+    """What the state machine has to stop at: it looks at these, not at the configuration."""
+
+    before_deployment: bool = False
+    migration: bool = False
+    idle_healthy: bool = False
+    approval: bool = False
+    before_shift: bool = False
+    after_shift: bool = False
+    after_deployment: bool = False
+
+    @classmethod
+    def of(cls, configuration: ServiceConfiguration) -> Gates:
+        """The gates of a service configuration."""
+        return cls(
+            **{hook.at: True for hook in configuration.hooks},
+            migration=configuration.migration is not None,
+            approval=configuration.approval is not None,
+        )
+
+
 class Deployment(_Part):
     """A planned deployment. Times in epoch seconds.
 
     location, test_location, target_groups: only where a load balancer is switched.
     load_balancer_dns: what a probe asks, "" if there is nothing to ask.
+    base: the task definition that the new revision is made from, "" for what is live.
+    known_bad: alarms and alerts that were on before it began (bluegreen/gates.py).
     """
 
     id: str
@@ -127,6 +212,13 @@ class Deployment(_Part):
     snapshot: Snapshot
     # The deployment that had changed the service before.
     follows: str | None
+    # What follows has defaults: an execution may have begun before this version was installed.
+    base: str = ""
+    gates: Gates = Gates()
+    skip_bake: bool = False
+    release: str | None = None
+    started_by: StartedBy = StartedBy()
+    known_bad: list[str] = Field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
         """As JSON types, for the state machine and for DynamoDB."""

@@ -5,17 +5,23 @@ is part of the contract with statemachine/blue_green_deployment.asl.json::
 
     BlueGreenError
     ├── InvalidRequest            the execution input is wrong; nothing was changed
-    │   └── InvalidConfiguration  the service configuration is wrong; nothing was changed
+    │   ├── InvalidConfiguration  the service configuration is wrong; nothing was changed
+    │   └── InvalidEvent          an event is not what its rule lets through; nothing was started
     ├── DeploymentRefused         the world is not fit for this deployment; nothing was changed
     │   └── LockHeld              another deployment of the service is running
     ├── LockLost                  another execution has taken over; this one must not write any more
     ├── TrafficChanged            somebody else changed the traffic; it is left as it is
+    ├── HookFailed                a function of the user's said no, or did not say anything useful
+    ├── MigrationFailed           the one-off task before the start failed; nothing was shifted
+    ├── NotApproved               a person said no, or nobody said anything in time
     ├── IdleColorUnhealthy        the new version did not become, or stay, healthy
+    ├── BakeFailed                an alarm, an alert, errors or slow answers while baking
     ├── SwitchNotProved           the weights are set but the load balancer does not follow
-    ├── HostNotReady              a host cannot take part in the switch; none was switched
+    ├── HostNotReady              a host cannot take part in a switch, or a step; none was switched
     ├── HostNotSwitched           a host did not switch with the others; all are put back
     ├── DrainFailed               the old colour did not end; the traffic is not touched
     ├── RollBackIncomplete        the snapshot could not be restored in time
+    ├── ReleaseFailed             one service of a release failed; all are on their old version
     ├── AwsRefused                AWS said no (permission, validation); trying again will not help
     └── AwsUnavailable            throttled, an AWS fault or a lost answer; trying again may help
 """
@@ -35,6 +41,10 @@ class InvalidConfiguration(InvalidRequest):
     pass
 
 
+class InvalidEvent(InvalidRequest):
+    pass
+
+
 class DeploymentRefused(BlueGreenError):
     pass
 
@@ -51,7 +61,23 @@ class TrafficChanged(BlueGreenError):
     pass
 
 
+class HookFailed(BlueGreenError):
+    pass
+
+
+class MigrationFailed(BlueGreenError):
+    pass
+
+
+class NotApproved(BlueGreenError):
+    pass
+
+
 class IdleColorUnhealthy(BlueGreenError):
+    pass
+
+
+class BakeFailed(BlueGreenError):
     pass
 
 
@@ -72,6 +98,10 @@ class DrainFailed(BlueGreenError):
 
 
 class RollBackIncomplete(BlueGreenError):
+    pass
+
+
+class ReleaseFailed(BlueGreenError):
     pass
 
 

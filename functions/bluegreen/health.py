@@ -116,6 +116,14 @@ def what_is_missing(facts: Facts) -> str:
     return ""
 
 
+def unhealthy_targets(targets: Sequence[Mapping[str, Any]]) -> str:
+    """How many targets are healthy and why the others are not; "" when all of them are."""
+    healthy = healthy_targets(targets)
+    if healthy == len(targets):
+        return ""
+    return f"{healthy} of {len(targets)} targets healthy" + _targets(targets)
+
+
 def healthy_targets(targets: Sequence[Mapping[str, Any]]) -> int:
     """How many targets of a group are healthy."""
     return sum(1 for target in targets if target["TargetHealth"]["State"] == "healthy")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bluegreen import ecs, health
+from bluegreen import ecs, health, strategy
 from bluegreen.color import Color
 from bluegreen.deployment import Deployment
 from bluegreen.look import Look
@@ -65,6 +65,20 @@ def color_health(
         # Those that went with their host say nothing about the release.
         died=_deaths(ecs_client, logs, [task for task in tasks if look.has_place_of(task)]),
     )
+
+
+def old_color_missing(look: Look, deployment: Deployment, data: Mapping[str, Any]) -> str:
+    """Where the old colour does not answer although a proxy sends it a part of the requests; "" if
+    nowhere. data: ``$``.
+
+    A load balancer keeps requests from targets that do not answer; a host's proxy has one for each
+    colour, and nobody else to send them to.
+    """
+    color = deployment.from_color
+    if color is None or not deployment.on_hosts or not strategy.keeps_old(deployment, data):
+        return ""
+    missing = health.unhealthy_targets(look.targets(color))
+    return f"{color}, which keeps a part of the traffic: {missing}" if missing else ""
 
 
 def _deaths(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -34,12 +35,9 @@ class _CertificateOf(HTTPAdapter):
 def ask(deployment: Deployment, probe: Probe, color: Color, port: int) -> str:
     """Whether so many answers in a row come from a colour, and are fine.
 
-    Every question goes over a new connection, so that none is answered from an old one's target.
     Returns "" when they are, else what was wrong with the first answer that was not.
     """
-    url = f"{probe.scheme}://{deployment.load_balancer_dns}:{port}{probe.path}"
-    wanted = deployment.rendered(probe.value, color)
-    headers = {"Connection": "close"} | ({"Host": probe.host} if probe.host else {})
+    url, wanted = _url(deployment, probe, port), deployment.rendered(probe.value, color)
     began = time.monotonic()
     for number in range(probe.consecutive):
         if time.monotonic() - began > _BUDGET_SECONDS:
@@ -47,17 +45,62 @@ def ask(deployment: Deployment, probe: Probe, color: Color, port: int) -> str:
                 f"GET {url}: {number} answers took {_BUDGET_SECONDS:.0f} s; "
                 f"make the path faster or ask for fewer than {probe.consecutive} in a row"
             )
-        try:
-            with requests.Session() as session:
-                session.mount("https://", _CertificateOf(probe.host))
-                answer = session.get(
-                    url, headers=headers, timeout=_TIMEOUT_SECONDS, allow_redirects=False
-                )
-        except requests.RequestException as error:
-            return f"GET {url}: {error}"
+        answer = _get(url, probe)
+        if isinstance(answer, str):
+            return answer
         if not answer.ok:
             return f"GET {url}: status {answer.status_code}"
         found = answer.headers.get(probe.header)
         if found != wanted:
             return f"GET {url}: {probe.header} is {found!r}, not {wanted!r}"
     return ""
+
+
+def ask_both(deployment: Deployment, probe: Probe, percent: int, port: int) -> str:
+    """Whether both colours answer while each has a part of the traffic; how well is not asked.
+
+    percent: what the new colour has. What answers otherwise is the old one, whose answers need not
+    be as the probe wants them. There are so many questions that the smaller share may expect to be
+    found as often as a probe asks in a row; where they take too long for that, nothing can be told
+    from one that was not found, and the margin that was waited has to do. Returns "" when both do,
+    else what was found.
+    """
+    url, wanted = (
+        _url(deployment, probe, port),
+        deployment.rendered(probe.value, deployment.to_color),
+    )
+    missing = {True: deployment.to_color, False: deployment.to_color.other}
+    questions = math.ceil(probe.consecutive * 100 / min(percent, 100 - percent))
+    began = time.monotonic()
+    asked = 0
+    while missing and asked < questions and time.monotonic() - began <= _BUDGET_SECONDS:
+        answer = _get(url, probe)
+        if isinstance(answer, str):
+            return answer
+        is_new = answer.headers.get(probe.header) == wanted
+        if is_new or answer.ok:
+            missing.pop(is_new, None)
+        asked += 1
+    if not missing or asked < questions:
+        return ""
+    return f"GET {url}: {' and '.join(missing.values())} in none of {asked} answers"
+
+
+def _url(deployment: Deployment, probe: Probe, port: int) -> str:
+    return f"{probe.scheme}://{deployment.load_balancer_dns}:{port}{probe.path}"
+
+
+def _get(url: str, probe: Probe) -> requests.Response | str:
+    """An answer, or why there was none.
+
+    Every question goes over a new connection, so that none is answered from an old one's target.
+    """
+    headers = {"Connection": "close"} | ({"Host": probe.host} if probe.host else {})
+    try:
+        with requests.Session() as session:
+            session.mount("https://", _CertificateOf(probe.host))
+            return session.get(
+                url, headers=headers, timeout=_TIMEOUT_SECONDS, allow_redirects=False
+            )
+    except requests.RequestException as error:
+        return f"GET {url}: {error}"

@@ -1,28 +1,38 @@
 """Deployments and locks in DynamoDB.
 
-Two kinds of items in one table, both with the string key ``pk``:
+Three kinds of items in one table, all with the string key ``pk``:
 
 ``deployment#<id>``: the deployment document with its snapshot, written before the first change; the
     weights that it meant to write; its phase; the fencing number of whoever has it in hand; at the
-    end its outcome.
+    end its outcome. ``approval`` is the task token while it waits for a person, ``promoted`` the
+    step that somebody does not want to be watched any longer. ``approved_by`` and ``promoted_by``
+    are who said so, ``watch`` where the last step is that was proved. ``service`` and
+    ``started_at`` are the keys of the index ``by-service``, the history; ``started_by``,
+    ``images``, the colours and ``states`` are in it, too. ``expires_at`` is when DynamoDB may
+    delete it, which it does within days; what is live, and what a rollback goes back to, has none.
 ``lock#<service>``: who may change the service. ``fencing`` grows with every holder and never goes
     back; ``lease_expires_at`` is compared with the clock (DynamoDB's TTL deletes too late to be a
     lease). ``held`` is there only while the lock is held, which makes the index ``held-locks``
     sparse: it lists just the locks that a sweep has to look at. ``warm`` says that the deployment
-    is over but for stopping the old colour, which the next one may take over. ``changed_by`` is the
-    last deployment that began to change the service.
+    is over but for stopping the old colour, which the next one may take over. ``held_for`` is
+    the release on whose word it waits when all but the drain is done. ``changed_by`` is the last
+    deployment that began to change the service.
+``release#<ARN of its execution>``: ``way``, which way a release goes, written before anything
+    follows from it, and never changed.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from bluegreen.color import Color
-from bluegreen.deployment import Deployment
+from bluegreen.deployment import Deployment, StartedBy
 from bluegreen.errors import LockHeld, LockLost
+from bluegreen.history import Promotion, StateTime, Summary
 from bluegreen.traffic import Weights
 
 if TYPE_CHECKING:
@@ -30,9 +40,22 @@ if TYPE_CHECKING:
 
 Phase = Literal["planning", "deploying", "baking", "committed", "rolling_back"]
 Purpose = Literal["deploy", "roll_back"]
+# What a release has come to: all of it, or nothing.
+Way = Literal["finish", "undo"]
+WatchStatus = Literal["after_shift", "watched", "over"]
 
 _HELD = "held"
 _INDEX = "held-locks"
+_HISTORY = "by-service"
+_BY_HAND = StartedBy()
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Where a step is that was proved: its hooks are asked, it is watched, or that is over."""
+
+    step: int
+    status: WatchStatus
 
 
 @dataclass(frozen=True)
@@ -41,20 +64,38 @@ class Record:
 
     phase: how far it has come ("baking": the switch was proved, "committed": it was baked), which
     stays when it has ended. deployment is None until it is planned, outcome until it has ended.
+    approval: the task token of a request for approval that nobody has answered. promoted: the step
+    that is not to be watched any longer. approved_by: who has approved it, "" if nobody has.
+    promoted_by: who has ended the watching of a step. watch: of the last step that was proved, None
+    before. images: as they were asked for until it is
+    planned. revision: ARN of the task definition that it registered.
     """
 
     id: str
     service: str
     phase: Phase
+    execution_arn: str
+    started_at: float
+    started_by: StartedBy
+    images: Mapping[str, str]
+    states: Sequence[StateTime]
     deployment: Deployment | None
     intents: Sequence[Weights]
     outcome: str | None
     reason: str | None
+    approval: str | None
+    promoted: int | None
+    approved_by: str
+    promoted_by: Sequence[Promotion]
+    watch: Watch | None
+    revision: str | None
 
 
 @dataclass(frozen=True)
 class Lock:
-    """A service's lock. execution_arn: the execution that holds it, or held it last."""
+    """A service's lock. execution_arn: the execution that holds it, or held it last. held_for: the
+    execution of the release on whose word it waits.
+    """
 
     service: str
     deployment_id: str
@@ -62,6 +103,7 @@ class Lock:
     fencing: int
     held: bool
     warm: bool
+    held_for: str | None
     purpose: Purpose
     lease_expires_at: float
     changed_by: str | None
@@ -76,12 +118,20 @@ class Store:
     # Deployments
 
     def open(
-        self, deployment_id: str, service: str, execution_arn: str, began: str, now: float
+        self,
+        deployment_id: str,
+        service: str,
+        execution_arn: str,
+        began: str,
+        now: float,
+        *,
+        started_by: StartedBy = _BY_HAND,
+        images: Mapping[str, str] | None = None,
     ) -> None:
         """Note that a deployment was asked for. Nothing happens if it is there already.
 
-        began: when its execution did. A record of an earlier execution of the same name goes: Step
-        Functions lets a name be used again after 90 days.
+        images: as they were asked for. began: when its execution did. A record of an earlier
+        execution of the same name goes: Step Functions lets a name be used again after 90 days.
         """
         try:
             self._client.put_item(
@@ -93,12 +143,74 @@ class Store:
                     "execution_arn": {"S": execution_arn},
                     "began": {"S": began},
                     "started_at": _number(now),
+                    "started_by": {"S": started_by.model_dump_json()},
+                    "images": {"S": json.dumps(dict(images or {}))},
                 },
                 ConditionExpression="attribute_not_exists(pk) OR began <> :began",
                 ExpressionAttributeValues={":began": {"S": began}},
             )
         except self._client.exceptions.ConditionalCheckFailedException:
             return
+
+    def superseded(
+        self,
+        deployment_id: str,
+        service: str,
+        images: Mapping[str, str],
+        started_by: StartedBy,
+        by: str,
+        reason: str,
+        at: float,
+        expires_at: float | None = None,
+    ) -> None:
+        """Note a deployment that was wished for, and never begun. Nothing happens if it is there.
+
+        by: the deployment that was begun instead, "" while that is not known. at, expires_at: epoch
+        seconds; expires_at None: never.
+        """
+        try:
+            self._client.put_item(
+                TableName=self._table,
+                Item={
+                    "pk": {"S": f"deployment#{deployment_id}"},
+                    "service": {"S": service},
+                    "phase": {"S": "planning"},
+                    "execution_arn": {"S": ""},
+                    "started_at": _number(at),
+                    "ended_at": _number(at),
+                    "started_by": {"S": started_by.model_dump_json()},
+                    "images": {"S": json.dumps(dict(images))},
+                    "outcome": {"S": "superseded"},
+                    "reason": {"S": reason},
+                    "superseded_by": {"S": by},
+                    **({"expires_at": _epoch(expires_at)} if expires_at else {}),
+                },
+                ConditionExpression="attribute_not_exists(pk)",
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return
+
+    def history(
+        self, service: str, *, since: float, until: float, limit: int | None = None
+    ) -> list[Summary]:
+        """The deployments of a service, the newest first (eventually consistent).
+
+        since, until: epoch seconds, between which they were asked for. limit: of so many, all if
+        None.
+        """
+        pages = self._client.get_paginator("query").paginate(
+            TableName=self._table,
+            IndexName=_HISTORY,
+            KeyConditionExpression="service = :service AND started_at BETWEEN :since AND :until",
+            ExpressionAttributeValues={
+                ":service": {"S": service},
+                ":since": _number(since),
+                ":until": _number(until),
+            },
+            ScanIndexForward=False,
+            PaginationConfig={"MaxItems": limit} if limit else {},
+        )
+        return [_summary(item) for page in pages for item in page["Items"]]
 
     def read(self, deployment_id: str) -> Record | None:
         """A deployment as it is kept; None when there is none of that name."""
@@ -110,10 +222,21 @@ class Store:
             id=deployment_id,
             service=item["service"]["S"],
             phase=_phase(item["phase"]["S"]),
+            execution_arn=item["execution_arn"]["S"],
+            started_at=float(item["started_at"]["N"]),
+            started_by=_started_by(item),
+            images=_images(item),
+            states=_states(item),
             deployment=Deployment.model_validate_json(document) if document else None,
             intents=[_weights(one["S"]) for one in item.get("intents", {}).get("L", [])],
             outcome=item.get("outcome", {}).get("S"),
             reason=item.get("reason", {}).get("S"),
+            approval=item.get("approval", {}).get("S"),
+            promoted=int(item["promoted"]["N"]) if "promoted" in item else None,
+            approved_by=_approved_by(item),
+            promoted_by=_promoted_by(item),
+            watch=_watch(item),
+            revision=item.get("revision", {}).get("S"),
         )
 
     def save_plan(self, deployment: Deployment, phase: Phase) -> None:
@@ -124,11 +247,17 @@ class Store:
         self._client.update_item(
             TableName=self._table,
             Key=_key(f"deployment#{deployment.id}"),
-            UpdateExpression="SET document = :document, phase = :phase, fencing = :fencing",
+            UpdateExpression=(
+                "SET document = :document, phase = :phase, fencing = :fencing, "
+                "images = :images, from_color = :from, to_color = :to"
+            ),
             ExpressionAttributeValues={
                 ":document": {"S": json.dumps(deployment.document())},
                 ":phase": {"S": phase},
                 ":fencing": {"N": str(deployment.fencing)},
+                ":images": {"S": json.dumps(deployment.images)},
+                ":from": {"S": deployment.from_color or ""},
+                ":to": {"S": deployment.to_color},
             },
         )
 
@@ -151,19 +280,90 @@ class Store:
         """Note how long there was no listener, in milliseconds. Raises LockLost."""
         self._note(deployment, "SET gap_ms = :gap", {":gap": {"N": str(gap_ms)}})
 
-    def close(self, deployment_id: str, outcome: str, reason: str, now: float, fencing: int) -> str:
-        """Record how a deployment ended, and return the outcome that stands in the end.
+    def note_revision(self, deployment: Deployment, arn: str) -> None:
+        """Note the task definition that a deployment has registered. Raises LockLost."""
+        self._note(deployment, "SET revision = :arn", {":arn": {"S": arn}})
+
+    def note_watch(self, deployment: Deployment, watch: Watch) -> None:
+        """Note where the last step that was proved is. Raises LockLost."""
+        self._note(deployment, "SET watch = :watch", {":watch": {"S": _said_of(watch)}})
+
+    def ask_approval(self, deployment: Deployment, token: str) -> None:
+        """Keep the task token that answers a request for approval. Raises LockLost."""
+        self._note(deployment, "SET approval = :token", {":token": {"S": token}})
+
+    def take_approval(self, deployment_id: str, approved_by: str = "") -> str | None:
+        """The task token of a request that waits for its answer, for one caller only.
+
+        approved_by: who has answered it with yes.
+        """
+        update = "REMOVE approval" + (" SET approved_by = :by" if approved_by else "")
+        values = {"ExpressionAttributeValues": {":by": {"S": approved_by}}}
+        more: dict[str, Any] = values if approved_by else {}
+        try:
+            answer = self._client.update_item(
+                TableName=self._table,
+                Key=_key(f"deployment#{deployment_id}"),
+                UpdateExpression=update,
+                ConditionExpression="attribute_exists(approval)",
+                ReturnValues="ALL_OLD",
+                **more,
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return None
+        return answer["Attributes"]["approval"]["S"]
+
+    def promote(self, deployment_id: str, step: int, by: str, seen: Watch | None) -> bool:
+        """Note that somebody does not want this step to be watched any longer.
+
+        seen: where it was when that was decided; False when it is not there any more.
+        """
+        one = Promotion(step=step, by=by).model_dump_json()
+        unchanged = "watch = :seen" if seen else "attribute_not_exists(watch)"
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=_key(f"deployment#{deployment_id}"),
+                UpdateExpression=(
+                    "SET promoted = :step, "
+                    "promoted_by = list_append(if_not_exists(promoted_by, :none), :one)"
+                ),
+                ConditionExpression=f"attribute_exists(pk) AND {unchanged}",
+                ExpressionAttributeValues={
+                    ":step": {"N": str(step)},
+                    ":none": {"L": []},
+                    ":one": {"L": [{"S": one}]},
+                    **({":seen": {"S": _said_of(seen)}} if seen else {}),
+                },
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
+    def close(
+        self,
+        deployment_id: str,
+        outcome: str,
+        reason: str,
+        now: float,
+        fencing: int,
+        *,
+        expires_at: float | None = None,
+    ) -> bool:
+        """Record how a deployment ended; False when it is not for this execution to say.
 
         Only the latest holder has a say: a deployment that is rolled back while its old colour is
         warm does not become a success when its own execution wakes up. A request that never was a
-        deployment leaves no record.
+        deployment leaves no record. expires_at: epoch seconds, None: never.
         """
         try:
             self._client.update_item(
                 TableName=self._table,
                 Key=_key(f"deployment#{deployment_id}"),
                 UpdateExpression=(
-                    "SET outcome = :outcome, reason = :reason, ended_at = :now, fencing = :fencing"
+                    "SET outcome = :outcome, reason = :reason, ended_at = :now, "
+                    "fencing = :fencing"
+                    + (", expires_at = :expires" if expires_at else " REMOVE expires_at")
                 ),
                 ConditionExpression=(
                     "attribute_exists(pk) AND "
@@ -174,12 +374,79 @@ class Store:
                     ":reason": {"S": reason},
                     ":now": _number(now),
                     ":fencing": {"N": str(fencing)},
+                    **({":expires": _epoch(expires_at)} if expires_at else {}),
                 },
             )
         except self._client.exceptions.ConditionalCheckFailedException:
-            record = self.read(deployment_id)
-            return record.outcome if record and record.outcome else outcome
-        return outcome
+            return False
+        return True
+
+    def note_states(
+        self, deployment_id: str, fencing: int, states: Sequence[StateTime], missing: str
+    ) -> None:
+        """Keep the times of states of a deployment that has ended, once they are read.
+
+        missing: what of them could not be read, and why; "" when all are there. Nothing happens
+        when somebody else has the deployment in hand meanwhile.
+        """
+        with suppress(self._client.exceptions.ConditionalCheckFailedException):
+            self._client.update_item(
+                TableName=self._table,
+                Key=_key(f"deployment#{deployment_id}"),
+                UpdateExpression="SET states = :states, states_missing = :missing",
+                ConditionExpression="fencing = :fencing",
+                ExpressionAttributeValues={
+                    ":states": {"S": json.dumps([one.model_dump() for one in states])},
+                    ":missing": {"S": missing},
+                    ":fencing": {"N": str(fencing)},
+                },
+            )
+
+    def expire(self, deployment_id: str, at: float) -> None:
+        """Let a record go at that time, epoch seconds. Nothing happens when there is none."""
+        with suppress(self._client.exceptions.ConditionalCheckFailedException):
+            self._client.update_item(
+                TableName=self._table,
+                Key=_key(f"deployment#{deployment_id}"),
+                UpdateExpression="SET expires_at = :at",
+                ConditionExpression="attribute_exists(pk)",
+                ExpressionAttributeValues={":at": _epoch(at)},
+            )
+
+    def keep(self, deployment_id: str) -> None:
+        """Never let a record go after all. Nothing happens when there is none."""
+        with suppress(self._client.exceptions.ConditionalCheckFailedException):
+            self._client.update_item(
+                TableName=self._table,
+                Key=_key(f"deployment#{deployment_id}"),
+                UpdateExpression="REMOVE expires_at",
+                ConditionExpression="attribute_exists(pk)",
+            )
+
+    # Releases
+
+    def decide_release(self, release: str, way: Way, expires_at: float | None) -> Way:
+        """Write down which way a release goes; the answer is the way that was written first.
+
+        release: the ARN of its execution. expires_at: epoch seconds, None: never.
+        """
+        expiry = ", expires_at = if_not_exists(expires_at, :at)" if expires_at else ""
+        answer = self._client.update_item(
+            TableName=self._table,
+            Key=_key(f"release#{release}"),
+            UpdateExpression=f"SET way = if_not_exists(way, :way){expiry}",
+            ExpressionAttributeValues={
+                ":way": {"S": way},
+                **({":at": _epoch(expires_at)} if expires_at else {}),
+            },
+            ReturnValues="ALL_NEW",
+        )
+        return _way(answer["Attributes"])
+
+    def release_way(self, release: str) -> Way | None:
+        """Which way a release goes; None as long as that is open."""
+        item = self._get(f"release#{release}")
+        return _way(item) if item else None
 
     def _note(self, deployment: Deployment, update: str, values: Mapping[str, Any]) -> None:
         try:
@@ -276,21 +543,36 @@ class Store:
             {":warm": {"BOOL": True}},
         )
 
-    def release(self, service: str, fencing: int, changed_by: str | None = None) -> None:
+    def hold(self, deployment: Deployment, release: str, now: float) -> None:
+        """Hold the lock until a release says how its deployments end.
+
+        release: the ARN of its execution.
+        """
+        self._update_held(
+            deployment,
+            "SET lease_expires_at = :lease, held_for = :release",
+            now + self._lease,
+            {":release": {"S": release}},
+        )
+
+    def release(self, service: str, fencing: int, undone: Deployment | None = None) -> None:
         """Give the lock back. Nothing happens when somebody else has taken it over meanwhile.
 
-        changed_by: the deployment before, when this one has been undone.
+        undone: a deployment that has changed nothing after all; the one before, if there was one,
+        is the last again.
         """
+        before = undone.follows if undone else None
+        forgotten = ", changed_by" if undone and before is None else ""
         try:
             self._client.update_item(
                 TableName=self._table,
                 Key=_key(f"lock#{service}"),
-                UpdateExpression=("SET changed_by = :before " if changed_by else "")
-                + "REMOVE held, warm, lease_expires_at",
+                UpdateExpression=("SET changed_by = :before " if before else "")
+                + f"REMOVE held, warm, held_for, lease_expires_at{forgotten}",
                 ConditionExpression="fencing = :fencing",
                 ExpressionAttributeValues={
                     ":fencing": {"N": str(fencing)},
-                    **({":before": {"S": changed_by}} if changed_by else {}),
+                    **({":before": {"S": before}} if before else {}),
                 },
             )
         except self._client.exceptions.ConditionalCheckFailedException:
@@ -335,7 +617,8 @@ class Store:
                 Key=_key(f"lock#{service}"),
                 UpdateExpression=(
                     "SET held = :held, deployment_id = :deployment, execution_arn = :execution, "
-                    "purpose = :purpose, lease_expires_at = :lease REMOVE warm ADD fencing :one"
+                    "purpose = :purpose, lease_expires_at = :lease REMOVE warm, held_for "
+                    "ADD fencing :one"
                 ),
                 ConditionExpression=unchanged,
                 ExpressionAttributeValues=values,
@@ -387,6 +670,14 @@ def _number(value: float) -> dict[str, Any]:
     return {"N": f"{value:.3f}"}
 
 
+def _epoch(value: float) -> dict[str, Any]:
+    """A time as TTL wants it, in whole seconds.
+
+    https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/time-to-live-ttl-before-you-start.html
+    """
+    return {"N": str(int(value))}
+
+
 def _phase(value: str) -> Phase:
     match value:
         case "planning" | "deploying" | "baking" | "committed" | "rolling_back":
@@ -395,8 +686,75 @@ def _phase(value: str) -> Phase:
             raise ValueError(f"unknown phase {value!r} in the deployments table")
 
 
+def _way(item: Mapping[str, Any]) -> Way:
+    return "finish" if item["way"]["S"] == "finish" else "undo"
+
+
 def _weights(text: str) -> Weights:
     return {Color(color): weight for color, weight in json.loads(text).items()}
+
+
+def _started_by(item: Mapping[str, Any]) -> StartedBy:
+    said = item.get("started_by", {}).get("S")
+    return StartedBy.model_validate_json(said) if said else _BY_HAND
+
+
+def _images(item: Mapping[str, Any]) -> dict[str, str]:
+    images: dict[str, str] = json.loads(item.get("images", {}).get("S", "{}"))
+    return images
+
+
+def _states(item: Mapping[str, Any]) -> list[StateTime]:
+    return [
+        StateTime.model_validate(one) for one in json.loads(item.get("states", {}).get("S", "[]"))
+    ]
+
+
+def _approved_by(item: Mapping[str, Any]) -> str:
+    return str(item.get("approved_by", {}).get("S", ""))
+
+
+def _promoted_by(item: Mapping[str, Any]) -> list[Promotion]:
+    said = item.get("promoted_by", {}).get("L", [])
+    return [Promotion.model_validate_json(one["S"]) for one in said]
+
+
+def _said_of(watch: Watch) -> str:
+    return f"{watch.step} {watch.status}"
+
+
+def _watch(item: Mapping[str, Any]) -> Watch | None:
+    step, _, status = item.get("watch", {}).get("S", "").partition(" ")
+    match status:
+        case "after_shift" | "watched" | "over":
+            return Watch(int(step), status)
+        case _:
+            return None
+
+
+def _color(item: Mapping[str, Any], name: str) -> Color | None:
+    said = item.get(name, {}).get("S")
+    return Color(said) if said else None
+
+
+def _summary(item: Mapping[str, Any]) -> Summary:
+    return Summary(
+        id=item["pk"]["S"].removeprefix("deployment#"),
+        service=item["service"]["S"],
+        execution_arn=item["execution_arn"]["S"],
+        started_at=float(item["started_at"]["N"]),
+        started_by=_started_by(item),
+        images=_images(item),
+        from_color=_color(item, "from_color"),
+        to_color=_color(item, "to_color"),
+        outcome=item.get("outcome", {}).get("S"),
+        reason=item.get("reason", {}).get("S"),
+        ended_at=float(item["ended_at"]["N"]) if "ended_at" in item else None,
+        states=_states(item),
+        states_missing=item.get("states_missing", {}).get("S", ""),
+        approved_by=_approved_by(item),
+        promoted_by=_promoted_by(item),
+    )
 
 
 def _lock(item: Mapping[str, Any]) -> Lock:
@@ -407,6 +765,7 @@ def _lock(item: Mapping[str, Any]) -> Lock:
         fencing=int(item["fencing"]["N"]),
         held="held" in item,
         warm="warm" in item,
+        held_for=item.get("held_for", {}).get("S"),
         purpose="roll_back" if item["purpose"]["S"] == "roll_back" else "deploy",
         lease_expires_at=float(item.get("lease_expires_at", {}).get("N", "0")),
         changed_by=item.get("changed_by", {}).get("S"),

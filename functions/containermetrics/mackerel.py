@@ -170,6 +170,12 @@ class Mackerel:
         found = self._found(f"/hosts/{host_id}")
         return None if found is None else dict(found["host"])
 
+    def hosts(self, service: str, role: str) -> list[dict[str, Any]]:
+        """The hosts of a role, whatever their status; none when there is no such role."""
+        every = ["standby", "working", "maintenance", "poweroff"]
+        found = self._found("/hosts", {"service": service, "role": role, "status": every})
+        return [] if found is None else list(found["hosts"])
+
     def create_host(
         self, name: str, custom_identifier: str, role_fullnames: Sequence[str] = ()
     ) -> str:
@@ -340,6 +346,13 @@ class Mackerel:
             if not page.get("nextId"):
                 return
             query["nextId"] = page["nextId"]
+
+    # ----------------------------------------------------------------------------------- monitors
+    # https://mackerel.io/api-docs/entry/monitors
+
+    def monitors(self) -> list[dict[str, Any]]:
+        """All of the organisation."""
+        return list(self._call("GET", "/monitors")["monitors"])
 
     # ------------------------------------------------------------------------------------ one call
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from bluegreen import parameters
 from bluegreen.color import Color
 from bluegreen.configuration import ServiceConfiguration
-from bluegreen.configuration import load as load_service
-from bluegreen.errors import BlueGreenError, InvalidConfiguration
+from bluegreen.errors import BlueGreenError
 from containermetrics import configuration as metrics_configuration
 from containermetrics.configuration import MetricsConfiguration
 from containermetrics.errors import InvalidMetricsConfiguration
@@ -34,7 +34,7 @@ class Known:
 def clusters(ssm: SSMClient, prefix: str) -> tuple[list[MetricsConfiguration], list[str]]:
     """All metrics configurations below an SSM path, and what is wrong with the others."""
     found, problems = [], []
-    for name, text in _parameters(ssm, prefix):
+    for name, text in parameters.below(ssm, prefix):
         try:
             configuration = metrics_configuration.load(text, name)
         except InvalidMetricsConfiguration as error:
@@ -60,17 +60,6 @@ def cluster(ssm: SSMClient, prefix: str, name: str) -> MetricsConfiguration | No
     except ssm.exceptions.ParameterNotFound:
         return None
     return metrics_configuration.load(parameter["Value"], parameter["Name"])
-
-
-def configurations(ssm: SSMClient, prefix: str) -> tuple[list[ServiceConfiguration], list[str]]:
-    """All service configurations below an SSM path, and what is wrong with the others."""
-    found, problems = [], []
-    for name, text in _parameters(ssm, prefix):
-        try:
-            found.append(load_service(text, name))
-        except InvalidConfiguration as error:
-            problems.append(str(error))
-    return found, problems
 
 
 def known(
@@ -115,11 +104,3 @@ def known(
             )
         )
     return Known(services, problems)
-
-
-def _parameters(ssm: SSMClient, prefix: str) -> list[tuple[str, str]]:
-    return [
-        (parameter["Name"], parameter["Value"])
-        for page in ssm.get_paginator("get_parameters_by_path").paginate(Path=prefix)
-        for parameter in page["Parameters"]
-    ]

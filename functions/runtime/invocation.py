@@ -52,13 +52,15 @@ def logger() -> Logger:
 @dataclass(frozen=True)
 class Invocation:
     """execution_arn, execution_name, began: the execution that invoked the function.
-    data: its state (``$``). now: epoch seconds, read once.
+    data: its state (``$``). event: all that came in, for what a state adds to these two. now: epoch
+    seconds, read once.
     """
 
     execution_arn: str
     execution_name: str
     began: str
     data: Mapping[str, Any]
+    event: Mapping[str, Any]
     now: float
     settings: Settings
     store: Store
@@ -91,6 +93,7 @@ def task(function: Callable[[Invocation], dict[str, Any]]) -> Callable[[Any, Any
             execution_name=event["execution"]["Name"],
             began=event["execution"]["StartTime"],
             data=event["data"],
+            event=event,
             now=time.time(),
             settings=settings,
             store=Store(clients.dynamodb(), settings.table, settings.lease_seconds),

@@ -17,8 +17,13 @@ class Settings:
     """table: DynamoDB table. lease_seconds: how long a lock is held without a sign of life.
     settle_seconds: wait after taking a lock over, longer than any function may run.
     parameter_prefix: SSM path of the service configurations.
-    state_machine_arn: only where executions are started ("" elsewhere).
-    host_documents: only where hosts are asked or switched.
+    state_machine_arn: only where executions are started ("" elsewhere). releases: what the ARNs of
+    the executions of releases begin with, up to their name.
+    host_documents: only where hosts are asked or switched. announcements_queue: what people are to
+    be told goes there. topic: of the stack, for SNS. slack_prefix: SSM path of the webhooks,
+    slack_url: what each of them begins with.
+    mackerel_url, mackerel_key: Mackerel's address and the SSM parameter with the API key.
+    history_days: how long a deployment is kept once another has followed it.
     """
 
     table: str
@@ -27,6 +32,14 @@ class Settings:
     parameter_prefix: str
     state_machine_arn: str
     host_documents: Documents
+    announcements_queue: str = ""
+    topic: str = ""
+    slack_prefix: str = ""
+    slack_url: str = ""
+    mackerel_url: str = ""
+    mackerel_key: str = ""
+    history_days: int = 0
+    releases: str = ""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -35,7 +48,7 @@ class Settings:
         wrong = [f"{name} is not set" for name in required if not env.get(name)]
         wrong += [
             f"{name} is not a number: {env[name]!r}"
-            for name in ("LEASE_SECONDS", "SETTLE_SECONDS")
+            for name in ("LEASE_SECONDS", "SETTLE_SECONDS", "HISTORY_DAYS")
             if env.get(name) and not env[name].isdecimal()
         ]
         if wrong:
@@ -51,6 +64,14 @@ class Settings:
                 stage=env.get("HOST_STAGE_DOCUMENT", ""),
                 commit=env.get("HOST_COMMIT_DOCUMENT", ""),
             ),
+            announcements_queue=env.get("ANNOUNCEMENTS_QUEUE_URL", ""),
+            topic=env.get("TOPIC_ARN", ""),
+            slack_prefix=env.get("SLACK_PARAMETER_PREFIX", ""),
+            slack_url=env.get("SLACK_URL", ""),
+            mackerel_url=env.get("MACKEREL_URL", ""),
+            mackerel_key=env.get("MACKEREL_KEY_PARAMETER", ""),
+            history_days=int(env.get("HISTORY_DAYS") or 0),
+            releases=env.get("RELEASE_EXECUTIONS", ""),
         )
 
 

@@ -309,8 +309,8 @@ class ClassicGroupWorld(Classic, GroupWorld):
 
     # Running functions
 
-    def shifted(self, execution: str = "d-1") -> dict[str, Any]:
-        data = self.started(execution)
+    def shifted(self, execution: str = "d-1", **request: Any) -> dict[str, Any]:
+        data = self.started(execution, **request)
         assert self.until_over("shift_traffic", data, execution)["status"] == "shifted"
         return data
 

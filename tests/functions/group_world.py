@@ -334,8 +334,8 @@ class GroupWorld(World):
         data["task_definition"] = self.run("register_task_definition", data, execution)
         return data
 
-    def started(self, execution: str = "d-1") -> dict[str, Any]:
-        data = self.registered(execution)
+    def started(self, execution: str = "d-1", **request: Any) -> dict[str, Any]:
+        data = self.registered(execution, **request)
         assert self.until_over("start_idle_color", data, execution)["status"] == "started"
         self.goes_on()
         return data

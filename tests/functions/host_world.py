@@ -260,8 +260,8 @@ class HostWorld(World):
 
         return self.reaches("registered", run)
 
-    def started(self, execution: str = "d-1") -> dict[str, Any]:
-        """After StartIdleColor: green runs on every host, healthy."""
+    def started(self, execution: str = "d-1", **request: Any) -> dict[str, Any]:
+        """After StartIdleColor: green runs on every host, healthy. Of the usual request only."""
 
         def run() -> dict[str, Any]:
             data = self.registered()
@@ -269,7 +269,7 @@ class HostWorld(World):
             self.places_tasks(data)
             return data
 
-        assert execution == "d-1"
+        assert (execution, request) == ("d-1", {})
         return self.reaches("started", run)
 
     def places_tasks(self, data: Mapping[str, Any]) -> None:
@@ -280,17 +280,17 @@ class HostWorld(World):
             self.add_task(GREEN, started_by=started_by)
         self.runs(GREEN)
 
-    def shifted(self, execution: str = "d-1") -> dict[str, Any]:
+    def shifted(self, execution: str = "d-1", **request: Any) -> dict[str, Any]:
         def run() -> dict[str, Any]:
             data = self.started()
             assert self.until_over("shift_traffic", data)["status"] == "shifted"
             return data
 
-        assert execution == "d-1"
+        assert (execution, request) == ("d-1", {})
         return self.reaches("shifted", run)
 
-    def baked(self, execution: str = "d-1") -> dict[str, Any]:
-        data = self.shifted(execution)
+    def baked(self, execution: str = "d-1", **request: Any) -> dict[str, Any]:
+        data = self.shifted(execution, **request)
         data["shift"] |= {"status": "baked", "proved_at": self.now}
         self.store.enter(Deployment.model_validate(data["deployment"]), "committed")
         return data

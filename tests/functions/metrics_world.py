@@ -22,7 +22,7 @@ from moto.backends import get_backend
 from moto.logs.models import LogEvent
 
 from containermetrics.store import MetricsStore
-from runtime import clients
+from runtime import clients, mackerel
 from sandbox.mackerel import MackerelServer
 from tests.functions.fleet import AwsError, answering
 from tests.functions.world import ACCOUNT, REGION, World
@@ -145,7 +145,7 @@ class MetricsWorld(World):
 
     def forget_warm_functions(self) -> None:
         """What an environment of Lambda remembers is gone, as after some time."""
-        import_module("deliver_container_metrics")._keys.cache_clear()
+        mackerel.keys.cache_clear()
         import_module("runtime.routers")._listener_of.cache_clear()
 
     # What people do

@@ -129,5 +129,9 @@ def test_an_ill_target_is_not_waited_for_for_ever(world: World, data: dict[str, 
     bake(world, data)
     world.health[GREEN] = ["healthy", "unhealthy"]
     world.now += 660
+    assert bake(world, data)["status"] == "waiting", "it has the whole time, however late"
+    world.now += 599
+    assert bake(world, data)["status"] == "waiting"
+    world.now += 1
     with pytest.raises(IdleColorUnhealthy, match="not healthy at the deadline"):
         bake(world, data)

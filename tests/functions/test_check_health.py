@@ -216,3 +216,60 @@ def test_12_an_idle_colour_that_is_not_healthy_yet_is_not_outgrown_either(
     world.scale(BLUE, 5)
     world.health[GREEN] = ["healthy", "initial"]
     assert check(world, data)["status"] == "waiting"
+
+
+@pytest.mark.parametrize("gates", [["tested"], ["approval"], ["tested", "approval"]])
+def test_08_what_was_waited_for_meanwhile_is_none_of_the_colours_time(
+    world: World, data: dict[str, Any], gates: list[str]
+) -> None:
+    """A person took two hours to approve: one target that flaps just then has its time still."""
+    assert check(world, data)["status"] == "healthy"
+    for gate in gates:
+        world.now += 7200
+        data[gate] = {"status": "done"}
+        data["health"] = check(world, data)
+    world.health[GREEN] = ["healthy", "initial"]
+    began = world.now
+    for seconds in (0, 300, 599):
+        world.now = began + seconds
+        data["health"] = check(world, data)
+        assert data["health"]["status"] == "waiting"
+    world.now = began + 600
+    with pytest.raises(IdleColorUnhealthy, match="not healthy at the deadline: 1 of 2"):
+        check(world, data)
+
+
+def test_08_the_time_of_hooks_before_the_first_shift_is_none_of_the_colours(
+    world: World, data: dict[str, Any]
+) -> None:
+    """They are asked between looks, and it was healthy at each of these."""
+    for _ in range(10):
+        data["health"] = check(world, data)
+        assert data["health"]["status"] == "healthy"
+        data["hooks"] = {"point": "before_shift", "step": 0, "status": "waiting"}
+        world.now += 300
+    world.health[GREEN] = ["healthy", "initial"]
+    for seconds in (0, 300, 299):
+        world.now += seconds
+        data["health"] = check(world, data)
+        assert data["health"]["status"] == "waiting"
+    world.now += 1
+    with pytest.raises(IdleColorUnhealthy, match="not healthy at the deadline: 1 of 2"):
+        check(world, data)
+
+
+def test_12_what_was_started_after_the_approval_has_the_whole_time(
+    world: World, data: dict[str, Any]
+) -> None:
+    data["approval"] = {"approved": True}
+    data["health"] = check(world, data)
+    world.now += 500
+    world.scale(BLUE, 5)
+    data["health"] = check(world, data)
+    assert data["health"]["status"] == "outgrown"
+    data["idle"] = world.run("start_idle_color", data) | {"started_at": world.now}
+    world.now += 599
+    assert check(world, data)["status"] == "waiting"
+    world.now += 1
+    with pytest.raises(IdleColorUnhealthy):
+        check(world, data)

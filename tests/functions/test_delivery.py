@@ -22,7 +22,7 @@ from containermetrics.graphs import DEFINITIONS
 from containermetrics.mackerel import Mackerel
 from containermetrics.model import Annotation, Batch, HostMetrics, HostStatus, custom_identifier
 from containermetrics.store import Kept, MetricsStore, Place
-from runtime import clients
+from runtime import clients, mackerel
 from sandbox.mackerel import Fault, MackerelServer
 from tests.functions.world import Account
 
@@ -1120,7 +1120,7 @@ def invoke(
     clock = SimpleNamespace(time=lambda: scene.now)
     monkeypatch.setattr(deliver_container_metrics, "time", clock)
     monkeypatch.setattr("urllib3.util.Retry.sleep", lambda *_: None)
-    deliver_container_metrics._keys.cache_clear()
+    mackerel.keys.cache_clear()
 
     def call() -> dict[str, float]:
         context: Any = SimpleNamespace(get_remaining_time_in_millis=lambda: 60_000)

@@ -32,7 +32,7 @@ def bake(hosts: HostWorld, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def bring_in(hosts: HostWorld, data: dict[str, Any]) -> None:
-    """What the state machine does after "outgrown" and "next_step"."""
+    """What the state machine does after "outgrown" and "late"."""
     if data["shift"]["status"] == "outgrown":
         assert hosts.until_over("start_idle_color", data)["status"] == "started"
         hosts.places_tasks(data)
@@ -78,7 +78,7 @@ def test_14_a_host_that_read_the_old_weights_is_found_and_switched(
     hosts.ends(hosts.hosts[2])
     late = hosts.add_host(ALL_BLUE, answering=(BLUE, GREEN))
     answer = bake(hosts, data)
-    assert (answer["status"], answer["step"]) == ("next_step", 0)
+    assert (answer["status"], answer["step"]) == ("late", 0)
     assert answer["reason"] == "i-4 came late"
     bring_in(hosts, data)
     assert hosts.traffic() == [ALL_GREEN] * 3
@@ -116,7 +116,7 @@ def test_14_a_late_host_is_not_switched_before_its_task_answers(
     assert answer["status"] == "waiting"
     assert "target i-4 is unhealthy: Host connection refused" in answer["reason"]
     late.answers[GREEN] = ""
-    assert bake(hosts, data)["status"] == "next_step"
+    assert bake(hosts, data)["status"] == "late"
 
 
 def test_14_a_host_that_is_booting_is_waited_for_and_reads_the_new_weights(
@@ -175,7 +175,7 @@ def test_14_a_host_that_was_late_and_is_not_any_more_gets_the_whole_time_again(
     late = hosts.add_host(ALL_BLUE, answering=(BLUE,))
     assert "late_since" in bake(hosts, data)
     late.answers[GREEN] = ""
-    assert bake(hosts, data)["status"] == "next_step"
+    assert bake(hosts, data)["status"] == "late"
     bring_in(hosts, data)
     assert "late_since" not in bake(hosts, data)
 
@@ -225,7 +225,7 @@ def test_17_a_silent_host_is_waited_for_past_the_bake_and_then_named(
     answer = bake(hosts, data)
     assert answer["status"] == "waiting"
     assert "target i-2 is unhealthy: Host does not say what it does" in answer["reason"]
-    hosts.now = data["shift"]["shifted_at"] + 660
+    hosts.now = data["shift"]["ill_since"] + 600
     with pytest.raises(IdleColorUnhealthy, match=r"under traffic: not healthy at the deadline"):
         bake(hosts, data)
 
@@ -410,3 +410,194 @@ def test_12_scaling_goes_with_the_role_at_the_first_look(hosts: HostWorld) -> No
     data = hosts.baked()
     hosts.look("drain_old_color", data)
     assert (hosts.suspended(BLUE), hosts.suspended(GREEN)) == (True, False)
+
+
+# Several steps
+
+TENTH = {BLUE: 90, GREEN: 10}
+HALF = {BLUE: 50, GREEN: 50}
+
+
+@pytest.fixture
+def stepping(hosts: HostWorld) -> dict[str, Any]:
+    """A tenth of the traffic on green, on all hosts; half of it and all of it will follow."""
+    steps = [{"percent": 10, "seconds": 30}, {"percent": 50, "seconds": 30}]
+    hosts.configure(strategy={"type": "steps", "steps": steps})
+    data = hosts.started()
+    hosts.until_over("shift_traffic", data)
+    assert hosts.traffic() == [TENTH] * 3
+    return data
+
+
+def next_step(hosts: HostWorld, data: dict[str, Any]) -> None:
+    answer = hosts.until_over("check_bake", data)
+    assert answer["status"] == "next_step"
+    assert hosts.until_over("shift_traffic", data)["status"] == "shifted"
+
+
+def test_all_hosts_take_every_step_together(hosts: HostWorld, stepping: dict[str, Any]) -> None:
+    for weights in (HALF, ALL_GREEN):
+        next_step(hosts, stepping)
+        assert hosts.traffic() == [weights] * 3
+        assert len({host.switched_at for host in hosts.hosts}) == 1
+    assert hosts.until_over("check_bake", stepping)["status"] == "baked"
+    assert hosts.record().intents == [TENTH, HALF, ALL_GREEN]
+
+
+def test_14_a_host_that_is_late_in_the_middle_takes_the_same_step_and_the_bake_goes_on(
+    hosts: HostWorld, stepping: dict[str, Any]
+) -> None:
+    next_step(hosts, stepping)
+    proved_at = bake(hosts, stepping)["proved_at"]
+    hosts.ends(hosts.hosts[2])
+    hosts.add_host(TENTH, answering=(BLUE, GREEN))
+    answer = bake(hosts, stepping)
+    assert (answer["status"], answer["step"], answer["percent"]) == ("late", 1, 50)
+    bring_in(hosts, stepping)
+    assert hosts.traffic() == [HALF] * 3
+    assert stepping["shift"]["proved_at"] == proved_at
+
+
+def test_14_a_host_that_has_missed_several_steps_takes_the_present_one(
+    hosts: HostWorld, stepping: dict[str, Any]
+) -> None:
+    """Somebody had emptied it, and lets it take tasks again."""
+    emptied = hosts.hosts[2]
+    hosts.empties(emptied)
+    emptied.answers = dict.fromkeys((BLUE, GREEN), NO_TASK)
+    emptied.weights = dict(ALL_BLUE)
+    next_step(hosts, stepping)
+    emptied.draining = False
+    hosts.runs(BLUE)
+    hosts.runs(GREEN)
+    assert bake(hosts, stepping)["status"] == "late"
+    bring_in(hosts, stepping)
+    assert hosts.traffic() == [HALF] * 3
+
+
+def test_14_a_host_that_boots_in_the_middle_reads_the_weights_of_the_step(
+    hosts: HostWorld, stepping: dict[str, Any]
+) -> None:
+    next_step(hosts, stepping)
+    booted = hosts.add_host(answering=(BLUE, GREEN))
+    assert booted.weights == HALF
+
+
+def test_14_a_host_that_appears_in_the_middle_gets_a_task_of_each_colour_with_weight(
+    hosts: HostWorld, stepping: dict[str, Any]
+) -> None:
+    proved_at = bake(hosts, stepping)["proved_at"]
+    newcomer = hosts.boots(answering=())
+    assert bake(hosts, stepping)["status"] == "outgrown"
+    assert hosts.until_over("start_idle_color", stepping)["status"] == "started"
+    counts = {color: hosts.service(color)["desiredCount"] for color in (BLUE, GREEN)}
+    assert counts == {BLUE: 4, GREEN: 4}
+    hosts.places_tasks(stepping)
+    assert hosts.look("check_health", stepping)["status"] == "waiting"
+    newcomer.answers[BLUE] = ""
+    newcomer.restore(hosts.wanted, hosts.now)
+    assert hosts.until_over("check_health", stepping)["status"] == "healthy"
+    assert hosts.until_over("shift_traffic", stepping)["status"] == "shifted"
+    assert hosts.traffic() == [TENTH] * 4
+    assert stepping["shift"]["proved_at"] == proved_at
+
+
+def test_14_the_old_colour_is_never_made_smaller(
+    hosts: HostWorld, stepping: dict[str, Any]
+) -> None:
+    hosts.scale(BLUE, 6)
+    hosts.add_host(answering=(BLUE,))
+    assert bake(hosts, stepping)["status"] == "outgrown"
+    hosts.until_over("start_idle_color", stepping)
+    assert hosts.service(BLUE)["desiredCount"] == 6
+
+
+def test_14_the_old_colour_gets_no_task_where_it_has_no_traffic(
+    hosts: HostWorld, data: dict[str, Any]
+) -> None:
+    hosts.add_host(answering=())
+    assert bake(hosts, data)["status"] == "outgrown"
+    bring_in(hosts, data)
+    assert hosts.service(BLUE)["desiredCount"] == 3
+    assert hosts.traffic() == [ALL_GREEN] * 4
+
+
+def test_14_the_same_step_waits_until_the_old_colour_answers_on_a_late_host(
+    hosts: HostWorld, stepping: dict[str, Any]
+) -> None:
+    hosts.ends(hosts.hosts[2])
+    late = hosts.add_host(ALL_BLUE, answering=(GREEN,))
+    answer = bake(hosts, stepping)
+    assert answer["status"] == "waiting"
+    assert answer["reason"].startswith(
+        "blue, which keeps a part of the traffic: 2 of 3 targets healthy\n  target i-4"
+    )
+    late.answers[BLUE] = ""
+    assert bake(hosts, stepping)["status"] == "late"
+    bring_in(hosts, stepping)
+    assert hosts.traffic() == [TENTH] * 3
+
+
+def test_14_the_next_step_waits_for_the_old_colour_on_every_host(
+    hosts: HostWorld, stepping: dict[str, Any]
+) -> None:
+    bake(hosts, stepping)
+    hosts.ends(hosts.hosts[2])
+    newcomer = hosts.add_host(answering=(GREEN,))
+    hosts.now += 31
+    assert bake(hosts, stepping)["status"] == "waiting"
+    newcomer.answers[BLUE] = ""
+    assert bake(hosts, stepping)["status"] == "next_step"
+
+
+def test_14_the_old_colour_is_given_up_at_the_deadline_under_traffic_too(
+    hosts: HostWorld, stepping: dict[str, Any]
+) -> None:
+    bake(hosts, stepping)
+    hosts.ends(hosts.hosts[2])
+    hosts.add_host(answering=(GREEN,))
+    hosts.now += 31
+    assert bake(hosts, stepping)["status"] == "waiting"
+    hosts.now = stepping["shift"]["ill_since"] + 595
+    assert bake(hosts, stepping)["status"] == "waiting"
+    hosts.now += 10
+    with pytest.raises(HostNotReady, match=r"(?s)blue, which keeps a part .*target i-4"):
+        bake(hosts, stepping)
+    assert hosts.traffic() == [TENTH] * 3
+
+
+def test_14_a_host_on_which_the_old_colour_does_not_start_is_given_up_at_the_deadline(
+    hosts: HostWorld, stepping: dict[str, Any]
+) -> None:
+    bake(hosts, stepping)
+    hosts.add_host(ALL_BLUE, answering=())
+    assert bake(hosts, stepping)["status"] == "outgrown"
+    hosts.until_over("start_idle_color", stepping)
+    hosts.places_tasks(stepping)
+    answer = hosts.look("check_health", stepping)
+    assert (answer["status"], "target i-4" in answer["reason"]) == ("waiting", True)
+    hosts.now = stepping["idle"]["started_at"] + 600
+    with pytest.raises(HostNotReady, match=r"(?s)blue, which keeps a part .*target i-4"):
+        hosts.look("check_health", stepping)
+    assert hosts.traffic() == [TENTH] * 3 + [ALL_BLUE]
+
+
+def test_05_weights_of_a_step_to_come_are_somebody_elses(
+    hosts: HostWorld, stepping: dict[str, Any]
+) -> None:
+    hosts.hosts[1].weights = dict(HALF)
+    with pytest.raises(TrafficChanged, match="found blue 50, green 50 on i-2"):
+        bake(hosts, stepping)
+
+
+def test_15_all_hosts_go_back_from_a_step_in_the_middle(
+    hosts: HostWorld, stepping: dict[str, Any]
+) -> None:
+    next_step(hosts, stepping)
+    for _ in range(200):
+        if hosts.look("roll_back", stepping)["status"] == "restored":
+            break
+        hosts.obeys()
+        hosts.now += stepping["rollback"]["wait_seconds"]
+    assert stepping["rollback"]["status"] == "restored"
+    assert hosts.traffic() == [ALL_BLUE] * 3

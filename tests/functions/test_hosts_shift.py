@@ -64,6 +64,7 @@ def test_hosts_get_ready_a_moment_is_set_they_are_told_and_have_switched(
         "step": 0,
         "percent": 100,
         "weights": {"green": 100, "blue": 0},
+        "began_at": moment,
         "shifted_at": moment,
         "proved_at": None,
         "wait_seconds": 1,

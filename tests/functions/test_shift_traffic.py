@@ -53,6 +53,7 @@ def test_all_traffic_goes_to_the_new_colour(world: World) -> None:
         "step": 0,
         "percent": 100,
         "weights": {"green": 100, "blue": 0},
+        "began_at": world.now,
         "shifted_at": world.now,
         "proved_at": None,
         "wait_seconds": 1,

@@ -156,13 +156,23 @@ def test_a_takeover_of_a_warm_lock_whose_holder_sleeps_on_is_not(world: World) -
     assert (fencing, world.lock.warm) == (plan.fencing + 1, False)
 
 
-def test_a_release_may_name_the_deployment_that_is_the_last_one_again(world: World) -> None:
-    plan = planned(world)
+@pytest.mark.parametrize("before", ["d-0", None])
+def test_when_one_is_undone_the_one_before_is_the_last_again(
+    world: World, before: str | None
+) -> None:
+    plan = planned(world).model_copy(update={"follows": before})
     assert world.lock.changed_by == "d-1"
-    world.store.release("web", plan.fencing - 1, "d-0")
+    world.store.release("web", plan.fencing - 1, plan)
     assert (world.lock.held, world.lock.changed_by) == (True, "d-1"), "not the holder's"
-    world.store.release("web", plan.fencing, "d-0")
-    assert (world.lock.held, world.lock.changed_by) == (False, "d-0")
+    world.store.release("web", plan.fencing, plan)
+    assert (world.lock.held, world.lock.changed_by) == (False, before)
+
+
+def test_which_way_a_release_goes_is_decided_once(world: World) -> None:
+    assert world.store.release_way("r-1") is None
+    assert world.store.decide_release("r-1", "undo", START + 60) == "undo"
+    assert world.store.decide_release("r-1", "finish", None) == "undo"
+    assert (world.store.release_way("r-1"), world.store.release_way("r-2")) == ("undo", None)
 
 
 def test_a_proof_renews_the_lease(world: World) -> None:
@@ -292,9 +302,8 @@ def test_how_far_a_deployment_has_come_is_kept_beyond_its_end(world: World, phas
 
 def test_how_a_deployment_ended_is_kept(world: World) -> None:
     plan = planned(world)
-    stands = world.store.close("d-1", "rolled_back", "exit code 1", START, plan.fencing)
+    assert world.store.close("d-1", "rolled_back", "exit code 1", START, plan.fencing)
     found = world.record()
-    assert stands == "rolled_back"
     assert (found.phase, found.outcome, found.reason) == ("deploying", "rolled_back", "exit code 1")
     assert found.deployment, "the plan is still there, to undo it by hand"
 
@@ -302,18 +311,18 @@ def test_how_a_deployment_ended_is_kept(world: World) -> None:
 def test_22_an_earlier_holder_does_not_overwrite_how_a_later_one_ended_it(world: World) -> None:
     planned(world)
     world.store.close("d-1", "rolled_back", "by hand", START, 2)
-    assert world.store.close("d-1", "succeeded", "drained", START + 9, 1) == "rolled_back"
+    assert not world.store.close("d-1", "succeeded", "drained", START + 9, 1)
     assert (world.record().outcome, world.record().reason) == ("rolled_back", "by hand")
 
 
 def test_a_later_holder_says_how_it_ended_in_the_end(world: World) -> None:
     planned(world)
     world.store.close("d-1", "rollback_incomplete", "0 of 2 healthy", START, 1)
-    assert world.store.close("d-1", "rolled_back", "all as before", START + 9, 2) == "rolled_back"
+    assert world.store.close("d-1", "rolled_back", "all as before", START + 9, 2)
     assert world.record().outcome == "rolled_back"
 
 
 def test_a_request_that_was_never_one_leaves_no_record(store: Store) -> None:
-    assert store.close("typo", "refused", "no such service", START, 0) == "refused"
+    assert not store.close("typo", "refused", "no such service", START, 0)
     assert store.read("typo") is None
     assert items() == []

@@ -82,6 +82,23 @@ Fault = Literal[
 ]
 
 
+class Paced:
+    """A clock that only pauses move on."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return sum(self.slept)
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+# What Lambda tells a function of its invocation, as far as functions ask.
+CONTEXT: Any = SimpleNamespace(get_remaining_time_in_millis=lambda: 60_000)
+
+
 def execution_arn(name: str) -> str:
     return f"{MACHINE.replace(':stateMachine:', ':execution:')}:{name}"
 
@@ -156,11 +173,14 @@ class World:
             "SETTLE_SECONDS": str(SETTLE),
             "SERVICE_PARAMETER_PREFIX": PREFIX,
             "STATE_MACHINE_ARN": MACHINE,
+            "RELEASE_EXECUTIONS": MACHINE.replace(":stateMachine:", ":execution:"),
         }.items():
             self.monkeypatch.setenv(name, value)
         clock = SimpleNamespace(time=lambda: self.now)
         self.monkeypatch.setattr("runtime.invocation.time", clock)
         self.monkeypatch.setattr("recover_deployment.time", clock)
+        # Its pauses take no time, and each of them is a second for it.
+        self.monkeypatch.setattr("runtime.announcements.time", Paced())
         # botocore waits between its own attempts: not here.
         self.monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _: None))
 
@@ -174,7 +194,8 @@ class World:
             return sorted(arns, key=lambda arn: int(arn.rsplit(":", 1)[1]), reverse=True)
 
         def of_service(self: Any, *args: Any) -> list[Task]:
-            return [one for one in found(self, *args) if one.group == f"service:{args[4]}"]
+            tasks = found(self, *args)
+            return [one for one in tasks if not args[4] or one.group == f"service:{args[4]}"]
 
         def target_health(_: Any, arn: str, _targets: Any) -> list[FakeHealthStatus]:
             return [
@@ -265,6 +286,8 @@ class World:
                 {"AttributeName": "pk", "AttributeType": "S"},
                 {"AttributeName": "held", "AttributeType": "S"},
                 {"AttributeName": "lease_expires_at", "AttributeType": "N"},
+                {"AttributeName": "service", "AttributeType": "S"},
+                {"AttributeName": "started_at", "AttributeType": "N"},
             ],
             KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
             GlobalSecondaryIndexes=[
@@ -275,7 +298,15 @@ class World:
                         {"AttributeName": "lease_expires_at", "KeyType": "RANGE"},
                     ],
                     "Projection": {"ProjectionType": "ALL"},
-                }
+                },
+                {
+                    "IndexName": "by-service",
+                    "KeySchema": [
+                        {"AttributeName": "service", "KeyType": "HASH"},
+                        {"AttributeName": "started_at", "KeyType": "RANGE"},
+                    ],
+                    "Projection": {"ProjectionType": "ALL"},
+                },
             ],
         )
 
@@ -292,7 +323,8 @@ class World:
         """Store the example's service configuration, some sections of it merged with others."""
         document = copy.deepcopy(_read(self.example))
         for name, values in sections.items():
-            document[name] = document[name] | values if isinstance(values, dict) else values
+            merged = isinstance(values, dict)
+            document[name] = document.get(name, {}) | values if merged else values
         clients.ssm().put_parameter(
             Name=f"{PREFIX}/web",
             Value=yaml.safe_dump({key: one for key, one in document.items() if one is not None}),
@@ -447,8 +479,8 @@ class World:
         *,
         first: bool = True,
     ) -> None:
-        made = [getattr(clients, service)()] + ([clients.ecs_once()] if service == "ecs" else [])
-        for client in made:
+        names = (service, f"{service}_once", f"{service}_briefly")
+        for client in [getattr(clients, name)() for name in names if hasattr(clients, name)]:
             model = client.meta.service_model.service_id.hyphenize()
             event = f"{moment}.{model}.{operation}"
             register = client.meta.events.register_first if first else client.meta.events.register
@@ -457,9 +489,12 @@ class World:
 
     # Running functions
 
-    def run(self, module: str, data: Mapping[str, Any], execution: str = "d-1") -> dict[str, Any]:
-        """Invoke a state's function as the state machine does."""
+    def run(
+        self, module: str, data: Mapping[str, Any], execution: str = "d-1", **more: Any
+    ) -> dict[str, Any]:
+        """Invoke a state's function as the state machine does; more: in its event."""
         event = {
+            **more,
             "execution": {
                 "Id": execution_arn(execution),
                 "Name": execution,
@@ -467,7 +502,7 @@ class World:
             },
             "data": json.loads(json.dumps(data)),
         }
-        answer: dict[str, Any] = import_module(module).handler(event, None)
+        answer: dict[str, Any] = import_module(module).handler(event, CONTEXT)
         json.dumps(answer)
         return answer
 
@@ -475,11 +510,13 @@ class World:
         """The data of an execution after PlanDeployment; by default of image v2."""
         asked = {"service": "web", "images": {"web": "v2"}} | request
         data: dict[str, Any] = {"request": asked}
+        if asked.get("started_by", {}).get("kind") == "rollback":
+            data["recovery"] = {"direction": "redeploy", "settle_seconds": 0, "reason": "back"}
         return data | {"deployment": self.run("plan_deployment", data, execution)}
 
-    def started(self, execution: str = "d-1") -> dict[str, Any]:
+    def started(self, execution: str = "d-1", **request: Any) -> dict[str, Any]:
         """After StartIdleColor: green runs the new revision, healthy."""
-        data = self.plan(execution)
+        data = self.plan(execution, **request)
         data["task_definition"] = self.run("register_task_definition", data, execution)
         data["idle"] = self.run("start_idle_color", data, execution)
         assert data["idle"]["status"] == "started"
@@ -488,15 +525,15 @@ class World:
         self.health[GREEN] = ["healthy"] * data["idle"]["desired_count"]
         return data
 
-    def shifted(self, execution: str = "d-1") -> dict[str, Any]:
+    def shifted(self, execution: str = "d-1", **request: Any) -> dict[str, Any]:
         """After ShiftTraffic: all traffic on green, not proved yet."""
-        data = self.started(execution)
+        data = self.started(execution, **request)
         data["shift"] = self.run("shift_traffic", data, execution)
         return data
 
-    def baked(self, execution: str = "d-1") -> dict[str, Any]:
+    def baked(self, execution: str = "d-1", **request: Any) -> dict[str, Any]:
         """After CheckBake, proved and baked just now."""
-        data = self.shifted(execution)
+        data = self.shifted(execution, **request)
         data["shift"] |= {"status": "baked", "proved_at": self.now}
         self.store.enter(Deployment.model_validate(data["deployment"]), "committed")
         return data

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from hosts import ecs_bluegreen_host as program
 from tests.hosts.conftest import needs
 from tests.hosts.machine import Machine, next_generation, wait_for
 
@@ -104,3 +105,48 @@ def test_waits_for_the_agent_to_register(booting: Machine) -> None:
     assert not (booting.home / "aws.log").exists()
     booting.agent.arn = "arn:aws:ecs:eu-west-1:123456789012:container-instance/web/0a"
     assert process.wait(10) == 0
+
+
+def test_14_waits_for_both_colours_where_both_have_requests(booting: Machine) -> None:
+    """A host that appears during a canary: ECS starts the old colour's task a little later."""
+    booting.tasks.pop("blue").stop()
+    booting.set_parameter(generation=next_generation(), blue=75, green=25, at=0, tasks={})
+    proxy = booting.start(["ecs-bluegreen-host", "run", "--service", "web"])
+    process = booting.start(["ecs-bluegreen-host", "restore", "--service", "web"])
+    wait_for(lambda: booting.report()["weights"] == {"blue": 75, "green": 25})
+    read = (booting.home / "aws.log").read_text
+    wait_for(lambda: read().count("/bluegreen/hosts/web") > 1)
+    assert process.poll() is None
+    assert not booting.report()["restored"]
+    assert "does not run" in booting.report()["running"], "the load balancer sends nothing here"
+    booting.start_task("blue")
+    assert process.wait(10) == 0
+    wait_for(lambda: booting.report()["running"] == "")
+    assert {booting.get() for _ in range(60)} == {(200, "blue"), (200, "green")}
+    proxy.terminate()
+    proxy.wait()
+
+
+@pytest.mark.parametrize("blue", [0, 100])
+def test_14_does_not_wait_any_more_once_all_requests_go_to_one_colour(
+    booting: Machine, blue: int
+) -> None:
+    """The step was taken back meanwhile, or the last one taken."""
+    booting.tasks.pop("blue").stop()
+    booting.set_parameter(generation=next_generation(), blue=75, green=25, at=0, tasks={})
+    process = booting.start(["ecs-bluegreen-host", "restore", "--service", "web"])
+    wait_for(lambda: booting.report()["weights"] == {"blue": 75, "green": 25})
+    booting.set_parameter(generation=next_generation(), blue=blue, green=100 - blue, at=0, tasks={})
+    assert process.wait(10) == 0
+    assert booting.report()["weights"] == {"blue": blue, "green": 100 - blue}
+
+
+def test_14_says_which_colour_it_waits_for_in_vain(
+    booting: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "REGISTER_SECONDS", 0.0)
+    booting.tasks.pop("green").stop()
+    booting.set_parameter(generation=next_generation(), blue=75, green=25, at=0, tasks={})
+    status, said = program.answer(["restore", "--service", "web"])
+    assert (status, said["error"].split(":")[0]) == (1, "green does not answer on this host")
+    assert not (booting.folder / "restored").exists()

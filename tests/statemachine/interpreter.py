@@ -1,5 +1,5 @@
-"""The state machine's file run by moto's Step Functions interpreter, as the sandbox installs it,
-with scripted answers in place of the Lambda functions.
+"""A state machine's file run by moto's Step Functions interpreter, as the sandbox installs it,
+with scripted answers in place of the Lambda functions, of people, and of what other services run.
 """
 
 from __future__ import annotations
@@ -15,20 +15,30 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import boto3
 import moto.stepfunctions.parser.models  # noqa: F401 - loads the interpreter that is restored below
 from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.validate import validate_parameters
 from moto import mock_aws
+from moto.core.config import default_user_config
 from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
-from moto.stepfunctions.parser.asl.component.state.exec.state_task import lambda_eval_utils
+from moto.stepfunctions.parser.asl.component.state.exec.state_task import (
+    lambda_eval_utils,
+    state_task_factory,
+)
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import (
     WaitFunction,
 )
+from moto.stepfunctions.parser.asl.eval.environment import Environment
 
 from sandbox import executions
-from tests.statemachine.definition import FILE
+from sandbox.executions.ecs_run_task import RunTask
+from sandbox.executions.integration import Integration, TaskFailed, lowered
+from sandbox.executions.lambda_invoke import Invoke
+from sandbox.executions.start_execution import StartExecution
+from tests.statemachine.definition import SERVICES, Definition
 
 REGION = "ap-northeast-1"
 ACCOUNT = "123456789012"
@@ -64,34 +74,40 @@ class NoAnswer:
 
 @dataclass(frozen=True)
 class TooSlow:
-    """The function does not answer within the Task's TimeoutSeconds."""
+    """The Task's time is up before there is an answer."""
 
 
-Answer = Mapping[str, Any] | Raised | Refused | NoAnswer | TooSlow
+@dataclass(frozen=True)
+class Said:
+    """The function asks a person, who answers its task token: with an output, or with an error."""
+
+    output: Any = None
+    error: str | None = None
+    cause: str = ""
+
+
+Answer = Mapping[str, Any] | Raised | Refused | NoAnswer | TooSlow | Said
 Script = Mapping[str, Sequence[Answer] | Callable[[Mapping[str, Any]], Mapping[str, Any]]]
-"""State → its function's answers in order, or a function from ``$`` to each answer."""
+"""State → what it is answered, in order, or a function from ``$`` to each answer."""
 
 
 @dataclass
 class Functions:
-    """Stands for the Lambda client of the interpreter."""
+    """Stands for the Lambda client of the interpreter, and for what other services run.
+
+    names: (logical id of a function, point) → the state that invokes it so.
+    """
 
     script: Script
+    names: Mapping[tuple[str, str | None], str] = field(default_factory=dict)
     invocations: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     unscripted: list[str] = field(default_factory=list)
 
     def invoke(self, **request: Any) -> dict[str, Any]:
-        state = request["FunctionName"].rpartition(":function:")[2].removesuffix("Function")
         payload = json.loads(request["Payload"])
-        earlier = sum(1 for name, _ in self.invocations if name == state)
-        self.invocations.append((state, payload))
-        answers = self.script.get(state, [])
-        if callable(answers):
-            return _returned(answers(payload["data"]))
-        if earlier >= len(answers):
-            self.unscripted.append(state)
-            return _returned({"errorMessage": "unscripted", "errorType": "Unscripted"}, failed=True)
-        match answers[earlier]:
+        function = request["FunctionName"].rpartition(":function:")[2]
+        state = self.names[function, payload.get("point")]
+        match self.answer(state, payload, payload["data"]):
             case Raised() as raised:
                 return _returned(raised.payload, failed=True)
             case Refused(code):
@@ -100,8 +116,34 @@ class Functions:
                 raise ReadTimeoutError(endpoint_url="https://lambda")
             case TooSlow():
                 raise TimeoutError
+            case Said() as said:
+                _say(payload["token"], said)
+                return _returned({"until": 0})
             case answer:
                 return _returned(answer)
+
+    def begin(self, state: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """What a service has to say once what a state has begun there has ended."""
+        match self.answer(state, parameters, parameters):
+            case Raised(kind, message):
+                raise TaskFailed(kind or "", message)
+            case TooSlow():
+                raise TimeoutError
+            case answer:
+                assert isinstance(answer, Mapping)
+                return dict(answer)
+
+    def answer(self, state: str, payload: dict[str, Any], data: Mapping[str, Any]) -> Answer:
+        """The next one for a state."""
+        earlier = sum(1 for name, _ in self.invocations if name == state)
+        self.invocations.append((state, payload))
+        answers = self.script.get(state, [])
+        if callable(answers):
+            return answers(data)
+        if earlier >= len(answers):
+            self.unscripted.append(state)
+            return Raised("Unscripted", "unscripted")
+        return answers[earlier]
 
     def unused(self) -> list[str]:
         """States that were scripted to answer more often than they were asked."""
@@ -115,7 +157,9 @@ class Functions:
 
 @dataclass(frozen=True)
 class Run:
-    """One ended execution. slept: every wait of Wait states and before retries, in seconds."""
+    """One ended execution. slept: every wait of Wait states and before retries, in seconds. events:
+    how many its history has.
+    """
 
     status: str
     error: str | None
@@ -125,29 +169,69 @@ class Run:
     states: list[str]
     invocations: list[tuple[str, dict[str, Any]]]
     slept: list[float]
+    events: int
 
     def data(self, state: str) -> list[dict[str, Any]]:
         """``$`` as each invocation of a state's function was given it."""
-        return [payload["data"] for name, payload in self.invocations if name == state]
+        return [payload["data"] for payload in self.given(state)]
+
+    def given(self, state: str) -> list[dict[str, Any]]:
+        """All that each invocation of a state's function, or its service, was given."""
+        return [payload for name, payload in self.invocations if name == state]
+
+
+class _Scripted(Integration):
+    """Begins nothing. What it would have begun, its API would have taken."""
+
+    functions: ClassVar[Functions] = Functions({})
+
+    def submit(self, parameters: dict[str, Any]) -> Any:
+        service: Any = self.service
+        client = boto3.client(service, region_name=REGION)
+        operation = self.action[:1].upper() + self.action[1:]
+        shape = client.meta.service_model.operation_model(operation).input_shape
+        texts = {key: _as_text(value) for key, value in parameters.items() if key == "Input"}
+        validate_parameters(lowered({**parameters, **texts}, shape), shape)
+        return _Scripted.functions.begin(self.name, parameters)
+
+    def wait(self, env: Environment, submitted: Any) -> Any:  # noqa: ARG002 - nothing to look at
+        return submitted
+
+
+class ScriptedRunTask(_Scripted, RunTask):
+    pass
+
+
+class ScriptedStartExecution(_Scripted, StartExecution):
+    pass
+
+
+SCRIPTED = {"ecs": ScriptedRunTask, "lambda": Invoke, "states": ScriptedStartExecution}
 
 
 class Interpreter:
-    """Runs executions of the state machine one after the other."""
+    """Runs executions of a state machine one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, definition: Definition) -> None:
         self._client = boto3.client("stepfunctions", region_name=REGION)
         self._ended = threading.Event()
         self._slept: list[float] = []
         self._numbers = itertools.count(1)
-        definition = FILE.read_text()
-        function = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:"
-        for name in _substitutions(definition):
-            arn = function + name.removesuffix("Arn")
-            definition = definition.replace(f"${{{name}}}", arn)
+        self._names = {
+            (function, definition.states[task]["Parameters"].get("point")): task
+            for task, function in definition.function_tasks().items()
+        }
+        text = definition.file.read_text()
+        for name in _substitutions(text):
+            text = text.replace(f"${{{name}}}", _arn(name))
+        self._text, self._name = text, definition.name
+
+    def create(self) -> None:
+        """Create the state machine: what the sandbox does to moto has been done by now."""
         self._arn = self._client.create_state_machine(
-            name="BlueGreenDeployment",
-            definition=definition,
-            roleArn=f"arn:aws:iam::{ACCOUNT}:role/BlueGreenDeployment",
+            name=self._name,
+            definition=self._text,
+            roleArn=f"arn:aws:iam::{ACCOUNT}:role/{self._name}",
         )["stateMachineArn"]
 
     def on_status(self, event: Mapping[str, Any]) -> None:
@@ -160,7 +244,7 @@ class Interpreter:
 
     def run(self, request: Any, script: Script) -> Run:
         """One execution from its start to its end."""
-        functions = Functions(script)
+        functions = _Scripted.functions = Functions(script, self._names)
         module: Any = lambda_eval_utils
         module.boto_client_for = lambda **_: functions
         self._slept = []
@@ -179,30 +263,37 @@ class Interpreter:
             output=json.loads(ended["output"]) if "output" in ended else None,
             arn=arn,
             states=self._states(arn),
+            events=len(self._history(arn)),
             invocations=functions.invocations,
             slept=self._slept,
         )
 
     def _states(self, arn: str) -> list[str]:
-        history = self._client.get_execution_history(executionArn=arn, maxResults=1000)
-        assert "nextToken" not in history
         return [
             event["stateEnteredEventDetails"]["name"]
-            for event in history["events"]
+            for event in self._history(arn)
             if "stateEnteredEventDetails" in event
         ]
 
+    def _history(self, arn: str) -> list[Mapping[str, Any]]:
+        history = self._client.get_execution_history(executionArn=arn, maxResults=1000)
+        assert "nextToken" not in history
+        return list(history["events"])
+
 
 @contextmanager
-def interpreter() -> Iterator[Interpreter]:
+def interpreter(definition: Definition) -> Iterator[Interpreter]:
     """An interpreter that sleeps in no time; at the end moto is what it was before."""
     with _restoring_moto(), mock_aws(config={"stepfunctions": {"execute_state_machine": True}}):
-        started = Interpreter()
+        started = Interpreter(definition)
         executions.install(publish=started.on_status, endpoint="http://127.0.0.1:1")
+        factory: Any = state_task_factory
+        factory.state_task_service_for = lambda service_name: SCRIPTED[service_name]()
         retrier: Any = retrier_decl
         retrier.time = types.SimpleNamespace(sleep=started.sleep)
         wait: Any = WaitFunction
         wait._wait_interval = lambda _self, env, wait_seconds: started.sleep(wait_seconds)  # noqa: ARG005
+        started.create()
         yield started
 
 
@@ -210,6 +301,8 @@ def interpreter() -> Iterator[Interpreter]:
 def _restoring_moto() -> Iterator[None]:
     """Undo whatever is replaced in moto's Step Functions meanwhile: other tests use it plain."""
     before = {scope: dict(vars(scope)) for scope in _scopes()}
+    # A mock_aws within another one leaves its configuration behind.
+    configured = dict(default_user_config)
     # It logs the whole parsed program at every failure.
     logger = logging.getLogger("moto.stepfunctions")
     level = logger.level
@@ -218,6 +311,8 @@ def _restoring_moto() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+        default_user_config.clear()
+        default_user_config.update(configured)
         for scope, names in before.items():
             for name, value in names.items():
                 if vars(scope).get(name) is not value:
@@ -245,5 +340,26 @@ def _returned(payload: Mapping[str, Any], failed: bool = False) -> dict[str, Any
     return answer | ({"FunctionError": "Unhandled"} if failed else {})
 
 
-def _substitutions(definition: str) -> list[str]:
-    return [part.partition("}")[0] for part in definition.split("${")[1:]]
+def _say(token: str, said: Said) -> None:
+    client = boto3.client("stepfunctions", region_name=REGION)
+    if said.error is None:
+        client.send_task_success(taskToken=token, output=json.dumps(said.output))
+    else:
+        client.send_task_failure(taskToken=token, error=said.error, cause=said.cause)
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _substitutions(definition: str) -> set[str]:
+    return {part.partition("}")[0] for part in definition.split("${")[1:]}
+
+
+def _arn(substitution: str) -> str:
+    if substitution in SERVICES:
+        return f"arn:aws:states:::{SERVICES[substitution]}"
+    name = substitution.removesuffix("Arn")
+    kind = "lambda" if name.endswith("Function") else "states"
+    what = "function" if name.endswith("Function") else "stateMachine"
+    return f"arn:aws:{kind}:{REGION}:{ACCOUNT}:{what}:{name}"

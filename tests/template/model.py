@@ -57,18 +57,21 @@ class Template:
     def functions(self) -> dict[str, Resource]:
         return self.of_type("AWS::Lambda::Function")
 
-    def state_machine(self) -> Resource:
-        (properties,) = self.of_type("AWS::StepFunctions::StateMachine").values()
-        return properties
+    def state_machines(self) -> dict[str, Resource]:
+        return self.of_type("AWS::StepFunctions::StateMachine")
 
-    def state_functions(self) -> set[str]:
-        """Those that are states of the workflow."""
-        statements = self.statements_of(self.role_of(self.state_machine()))
-        (invoking,) = (one for one in statements if "lambda:InvokeFunction" in one.actions)
-        return {resource["Fn::GetAtt"][0] for resource in invoking.resources}
+    def state_functions(self, machine: str | None = None) -> set[str]:
+        """Those that are states of a workflow, or of any."""
+        found: set[str] = set()
+        for logical_id, properties in self.state_machines().items():
+            if machine in (None, logical_id):
+                statements = self.statements_of(self.role_of(properties))
+                (invoking,) = (one for one in statements if "lambda:InvokeFunction" in one.actions)
+                found |= {resource["Fn::GetAtt"][0] for resource in invoking.resources}
+        return found
 
     def role_of(self, properties: Resource) -> str:
-        """Logical id of the role of a function or of the state machine."""
+        """Logical id of the role of a function or of a state machine."""
         role = properties.get("Role") or properties["RoleArn"]
         logical_id, attribute = role["Fn::GetAtt"]
         assert attribute == "Arn"

@@ -3,6 +3,8 @@ from __future__ import annotations
 import ast
 from typing import Any
 
+import pytest
+
 from runtime.settings import MetricsSettings, Settings
 from tests.template.model import ROOT, Template
 
@@ -61,19 +63,40 @@ def test_the_environment_has_all_settings(template: Template) -> None:
             assert settings.settle_seconds > function["Timeout"], (
                 f"{logical_id}: what a lost execution had running may still write"
             )
+        assert settings.announcements_queue == "<AnnouncementsQueue>", logical_id
+        assert settings.history_days == 400, logical_id
+        assert settings.mackerel_url == "https://api.mackerelio.com", logical_id
+        assert settings.mackerel_key.startswith("/"), logical_id
         assert MetricsSettings.from_env(variables).table == "<MetricsTable>", logical_id
         assert variables["POWERTOOLS_SERVICE_NAME"] == "ecs-bluegreen"
         assert variables["POWERTOOLS_LOG_LEVEL"] == "INFO"
 
 
-def test_only_the_recovery_knows_the_state_machine(template: Template) -> None:
-    knowing = {
-        logical_id: function["Environment"]["Variables"]["STATE_MACHINE_ARN"]
-        for logical_id, function in template.functions().items()
-        if "STATE_MACHINE_ARN" in function["Environment"]["Variables"]
+@pytest.mark.parametrize(
+    ("variable", "setting", "value"),
+    [
+        ("STATE_MACHINE_ARN", "state_machine_arn", {"Ref": "BlueGreenDeployment"}),
+        ("TOPIC_ARN", "topic", {"Ref": "DeploymentsTopic"}),
+        ("SLACK_PARAMETER_PREFIX", "slack_prefix", "/bluegreen/slack"),
+        ("SLACK_URL", "slack_url", {"Ref": "SlackUrl"}),
+    ],
+)
+def test_who_needs_a_setting_has_it_and_nobody_else(
+    template: Template, variable: str, setting: str, value: Any
+) -> None:
+    told = {
+        function["Handler"].split(".")[0]: function["Environment"]["Variables"][variable]
+        for function in template.functions().values()
+        if variable in function["Environment"]["Variables"]
+    }
+    needing = {
+        path.stem
+        for path in (ROOT / "functions").glob("*.py")
+        if f"settings.{setting}" in path.read_text()
     }
 
-    assert knowing == {"RecoverDeploymentFunction": {"Ref": "BlueGreenDeployment"}}
+    assert needing
+    assert told == dict.fromkeys(needing, value)
 
 
 def test_every_function_has_its_log_group_with_retention(template: Template) -> None:
@@ -90,7 +113,7 @@ def test_every_function_has_its_log_group_with_retention(template: Template) -> 
 def test_every_log_group_has_a_retention(template: Template) -> None:
     groups = template.of_type("AWS::Logs::LogGroup")
 
-    assert len(groups) == len(template.functions()) + 1
+    assert len(groups) == len(template.functions()) + len(template.state_machines())
     for logical_id, group in groups.items():
         assert group["RetentionInDays"] == {"Ref": "LogRetentionDays"}, logical_id
 

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
+from bluegreen.history import Summary
 from bluegreen.pace import LONGEST_SECONDS
 from tests.template.model import ROOT, TEMPLATE, Template
 
@@ -28,8 +30,56 @@ def test_the_table(template: Template) -> None:
                 {"AttributeName": "lease_expires_at", "KeyType": "RANGE"},
             ],
             "Projection": {"ProjectionType": "ALL"},
-        }
+        },
+        {
+            "IndexName": "by-service",
+            "KeySchema": [
+                {"AttributeName": "service", "KeyType": "HASH"},
+                {"AttributeName": "started_at", "KeyType": "RANGE"},
+            ],
+            "Projection": {
+                "ProjectionType": "INCLUDE",
+                "NonKeyAttributes": [
+                    "execution_arn",
+                    "started_by",
+                    "images",
+                    "from_color",
+                    "to_color",
+                    "outcome",
+                    "reason",
+                    "ended_at",
+                    "states",
+                    "states_missing",
+                    "approved_by",
+                    "promoted_by",
+                ],
+            },
+        },
     ]
+    assert {
+        one["AttributeName"]: one["AttributeType"] for one in table["AttributeDefinitions"]
+    } == {
+        "pk": "S",
+        "held": "S",
+        "lease_expires_at": "N",
+        "service": "S",
+        "started_at": "N",
+    }
+
+
+def test_what_is_old_leaves_the_table_by_itself(template: Template) -> None:
+    table = template.resource("DeploymentsTable")["Properties"]
+
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+
+
+def test_the_history_has_room_for_what_is_shown_of_it(template: Template) -> None:
+    """A field of a Summary that the index leaves out would always be empty."""
+    _, index = template.resource("DeploymentsTable")["Properties"]["GlobalSecondaryIndexes"]
+    projected = {*index["Projection"]["NonKeyAttributes"], "service", "started_at"}
+
+    # Its id is the table's own key.
+    assert {one.name for one in fields(Summary)} - {"id"} == projected
 
 
 def test_every_parameter_is_described_and_checked(template: Template) -> None:
@@ -51,6 +101,32 @@ def test_every_parameter_is_described_and_checked(template: Template) -> None:
         ("ProbeSubnetIds", ["", "subnet-0123456789abcdef0"], ["subnet", "sg-01234567"]),
         ("ProbeSecurityGroupIds", ["", "sg-01234567"], ["subnet-01234567", "x"]),
         ("AlarmEmail", ["", "ops@example.com"], ["ops", "a@b@c", "two words@example.com"]),
+        (
+            "MackerelUrl",
+            ["https://api.mackerelio.com", "https://kcps-mackerel.io", "http://127.0.0.1:8065"],
+            ["", "http://api.mackerelio.com", "https://api.mackerelio.com/", "https://a@b"],
+        ),
+        ("MackerelKeyParameter", ["/bluegreen/mackerel/api-key"], ["", "key", "/a b", "/a*"]),
+        (
+            "SlackUrl",
+            ["https://hooks.slack.com", "https://hooks.slack-gov.com", "http://127.0.0.1:8065"],
+            [
+                "",
+                "hooks.slack.com",
+                "http://hooks.slack.com",
+                "https://hooks.slack.com/",
+                "https://hooks.slack.com/services/T0/B0/secret",
+                "https://somebody@hooks.slack.com",
+                "http://127.0.0.1",
+                "http://127.0.0.1:80@example.com",
+                "http://127x0.0.1:80",
+            ],
+        ),
+        (
+            "HookFunctionPattern",
+            ["bluegreen-hook-*", "smoke_test", "*"],
+            ["", "a b", "smoke:prod", "arn:aws:lambda:eu-west-1:1:function:x", "${AWS::StackName}"],
+        ),
     ],
 )
 def test_patterns(template: Template, name: str, good: list[str], bad: list[str]) -> None:
@@ -60,6 +136,15 @@ def test_patterns(template: Template, name: str, good: list[str], bad: list[str]
     assert [value for value in bad if re.fullmatch(pattern, value)] == []
     for item in template.parameters[name]["Default"].split(","):
         assert re.fullmatch(pattern, item), f"{name}: its default"
+
+
+@pytest.mark.parametrize(("days", "good"), [(-1, False), (0, True), (400, True), (3650, True)])
+def test_days_of_history(template: Template, days: int, good: bool) -> None:
+    parameter = template.parameters["HistoryDays"]
+
+    assert parameter["Type"] == "Number"
+    assert (parameter["MinValue"] <= days <= parameter["MaxValue"]) is good
+    assert parameter["Default"] == 400
 
 
 def test_the_deploy_form_shows_every_parameter(template: Template) -> None:
@@ -77,6 +162,8 @@ def test_outputs(template: Template) -> None:
     outputs = template.document["Outputs"]
 
     assert outputs["StateMachineArn"]["Value"] == {"Ref": "BlueGreenDeployment"}
+    assert outputs["ReleaseStateMachineArn"]["Value"] == {"Ref": "ReleaseServices"}
+    assert outputs["DeploymentsTopicArn"]["Value"] == {"Ref": "DeploymentsTopic"}
     for name, output in outputs.items():
         assert output["Description"], name
 

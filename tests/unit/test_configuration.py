@@ -110,7 +110,6 @@ def test_every_mistake_is_named_at_once_with_path_value_and_what_would_be_right(
             {"containers": [{"name": "web", "repository": "web", "environment": {"A": 1}}]},
             "containers.0.environment.A: Input should be a valid string",
         ),
-        ({"strategy": {"type": "canary"}}, "strategy.type: Input should be 'all_at_once'"),
         ({"health__interval_seconds": 301}, "health.interval_seconds"),
         ({"probe__header": "X Color"}, "probe.header"),
         ({"probe__scheme": "https"}, "probe: scheme https needs a host"),
@@ -397,3 +396,22 @@ def test_what_may_be_left_out_has_a_default() -> None:
 def test_editors_get_the_schema_of_these_very_models() -> None:
     schema = json.loads((ROOT / "service.schema.json").read_text())
     assert schema == ServiceConfiguration.model_json_schema()
+
+
+@pytest.mark.parametrize(("timeout_seconds", "counted"), [(300, 20 * 7200), (7200, 20 * 28_800)])
+def test_hooks_at_every_step_count_into_what_may_be_watched(
+    timeout_seconds: int, counted: int
+) -> None:
+    """An execution's history has room for so many passes only."""
+    points = ("before_shift", "after_shift")
+    hooks = [
+        {"at": point, "function": "check", "timeout_seconds": timeout_seconds} for point in points
+    ]
+    text = changed(
+        EXAMPLE,
+        strategy={"type": "linear", "percent": 5, "seconds": 7200},
+        bake={"seconds": 7200},
+        hooks=hooks,
+    )
+    with pytest.raises(InvalidConfiguration, match=f"take 144000 s, and the hooks .* {counted} s"):
+        load(text, "service.yaml")

@@ -161,6 +161,21 @@ def test_alerts_are_read_page_by_page(server: MackerelServer, client: Mackerel) 
     assert server.counts()["GET /api/v0/alerts"] == 6
 
 
+def test_the_hosts_of_a_role_are_listed_whatever_their_status(client: Mackerel, host: str) -> None:
+    client.create_host("db", "c.db", ["shop:db"])
+    off = client.create_host("web-green", "c.web-green", ["shop:web"])
+    client.set_statuses([off], "poweroff")
+    assert {one["id"] for one in client.hosts("shop", "web")} == {host, off}
+    assert client.hosts("unknown", "web") == []
+
+
+def test_all_monitors_are_listed(server: MackerelServer, client: Mackerel) -> None:
+    client.create_service("shop")
+    alert = server.open_alert(service="shop")
+    services = {one["id"]: one.get("service") for one in client.monitors()}
+    assert services[alert["monitorId"]] == "shop"
+
+
 def test_one_wrong_graph_definition_costs_no_other(
     server: MackerelServer, client: Mackerel
 ) -> None:
