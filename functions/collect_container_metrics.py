@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools.metrics import MetricUnit
 from botocore.exceptions import ClientError
 
-from bluegreen import ecs
+from bluegreen import ecs, parameters
 from bluegreen.fleet import Fleet
 from containermetrics import graphs, messages, rates, series, services
 from containermetrics.configuration import MetricsConfiguration
@@ -308,7 +308,7 @@ def _combine(work: Work) -> None:
 
 
 def _services(work: Work) -> services.Known:
-    deployed, problems = services.configurations(clients.ssm(), work.settings.service_prefix)
+    deployed, problems = parameters.configurations(clients.ssm(), work.settings.service_prefix)
     known = services.known(
         work.cluster,
         ecs.services(clients.ecs(), work.cluster.cluster),
