@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bluegreen import auto_scaling, compute, drain, ecs, health, probe, rollback, scaling
+from bluegreen import (
+    auto_scaling,
+    compute,
+    drain,
+    ecs,
+    health,
+    migration,
+    probe,
+    rollback,
+    scaling,
+)
 from bluegreen.color import Color
 from bluegreen.deployment import Deployment, is_planned, parse
 from bluegreen.errors import RollBackIncomplete, TrafficChanged
@@ -36,6 +46,9 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     if record.phase != "rolling_back":
         # Whoever takes this up again must not take the deployment for one to be finished.
         invocation.store.enter(deployment, "rolling_back")
+    # It runs before anything is shifted.
+    migrates = bool(deployment.configuration.migration and not record.intents)
+    migrating = migrates and _is_migrating(deployment)
     progress = {"since": now, **progress}
     since = progress["since"]
     router = routers.of(deployment, invocation.settings, invocation.data)
@@ -53,7 +66,7 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     look = router.look(asked_before(progress), now)
     if isinstance(look, Asked):
         return look.waiting(progress, now)
-    return _step(deployment, record, router, look, progress, now)
+    return _step(deployment, record, router, look, progress, migrating, now)
 
 
 def _step(
@@ -62,6 +75,7 @@ def _step(
     router: Router,
     look: Look,
     progress: Mapping[str, Any],
+    migrating: bool,
     now: float,
 ) -> dict[str, Any]:
     """Decide on one look, and do it."""
@@ -98,6 +112,7 @@ def _step(
             settled=quiet_at is not None and now >= quiet_at,
             services_restored=world.is_restored(),
             new_healthy=world.new_healthy,
+            migrating=migrating,
             deadline=_deadline(deployment, since, restored_at, quiet_at),
         ),
         now,
@@ -144,6 +159,27 @@ def _in_hand(invocation: Invocation, kept: Deployment) -> Deployment:
     if lock and lock.execution_arn == invocation.execution_arn:
         return kept.model_copy(update={"fencing": lock.fencing})
     return kept
+
+
+def _is_migrating(deployment: Deployment) -> bool:
+    """Whether something of the migration still runs, which is stopped: the execution that waits for
+    it may have been taken over, and the next deployment may bring a migration of its own.
+    """
+    client, color = clients.ecs(), migration.color_of_hosts(deployment)
+    cluster = deployment.configuration.colors[color].cluster
+    live = deployment.snapshot.services[deployment.from_color or deployment.to_color]
+    base = deployment.base or live.task_definition
+    family = base.rsplit("/", 1)[-1].rpartition(":")[0]
+    left = [
+        one
+        for one in ecs.not_stopped(ecs.tasks_of_family(client, cluster, family))
+        if migration.is_run_by(one, deployment.id)
+    ]
+    for one in left:
+        if one["desiredStatus"] != "STOPPED":
+            reason = f"deployment {deployment.id} is rolled back"
+            client.stop_task(cluster=cluster, task=one["taskArn"], reason=reason)
+    return bool(left)
 
 
 class _World:

@@ -95,6 +95,26 @@ def tasks(client: ECSClient, slot: ColorSlot) -> list[Mapping[str, Any]]:
     ]
 
 
+def tasks_of_family(client: ECSClient, cluster: str, family: str) -> list[Mapping[str, Any]]:
+    """DescribeTasks, with tags, of everything of a family that runs, is stopping, or ran within the
+    last hour, of services or not.
+    """
+    both: tuple[Literal["RUNNING", "STOPPED"], ...] = ("RUNNING", "STOPPED")
+    arns = [
+        arn
+        for status in both
+        for page in client.get_paginator("list_tasks").paginate(
+            cluster=cluster, family=family, desiredStatus=status
+        )
+        for arn in page["taskArns"]
+    ]
+    return [
+        task
+        for batch in batches(arns, _TASKS_PER_CALL)
+        for task in client.describe_tasks(cluster=cluster, tasks=batch, include=["TAGS"])["tasks"]
+    ]
+
+
 def not_stopped(tasks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Those that still take a place, and perhaps requests."""
     return [task for task in tasks if task["lastStatus"] != "STOPPED"]

@@ -40,8 +40,8 @@ class Facts:
     drain has deregistered and that can still be kept; old_deregistered: its tasks run, but it has
     no target any more. *_healthy: healthy targets. settled: the load balancer shows the restored
     traffic and requests in flight on the new colour have ended. services_restored:
-    both services, their scaling and the test listener are as in the snapshot. Times in epoch
-    seconds.
+    both services, their scaling and the test listener are as in the snapshot. migrating: a task of
+    the deployment's migration has not stopped yet. Times in epoch seconds.
     """
 
     traffic: Weights
@@ -64,6 +64,7 @@ class Facts:
     refused: str = ""
     told: bool = True
     foreign: bool = False
+    migrating: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,16 @@ class Decision:
 
 def next_step(facts: Facts, now: float) -> Decision:
     """Old colour up, traffic back, load balancer quiet, then the rest: in this order."""
+    decision = _next_step(facts, now)
+    if decision.step == "done" and facts.migrating:
+        # The next deployment may bring a migration of its own.
+        return Decision(
+            "wait" if now < facts.deadline else "fail", "the migration has not stopped yet"
+        )
+    return decision
+
+
+def _next_step(facts: Facts, now: float) -> Decision:
     if facts.foreign or facts.traffic not in [facts.snapshot, *facts.ours]:
         return _left_alone(facts, now)
     not_back = _traffic(facts, now)
