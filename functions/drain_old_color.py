@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from bluegreen import auto_scaling, compute, drain, ecs, health, scaling
+from bluegreen.announcement import Announcement, allowed_by
 from bluegreen.deployment import SUSPENDED, Deployment, parse
 from bluegreen.errors import DrainFailed, LockLost, TrafficChanged
 from bluegreen.look import Asked, Look, asked_before, without_question
 from bluegreen.pace import wait_seconds
 from bluegreen.routers import listener
 from bluegreen.traffic import show
-from runtime import clients, routers
+from runtime import announcements, clients, routers
 from runtime.invocation import Invocation, task
 
 
 @task
 def handler(invocation: Invocation) -> dict[str, Any]:
-    """Answers ``status`` "waiting" or "done", with the reason; since and warm_until carry over.
-    undone is true when somebody has rolled the deployment back while its old colour was warm.
+    """Answers ``status`` "waiting" or "done", with the reason; since and warm_until carry over, and
+    warm_since: since when nobody waits for anything but the end of the warm time, which is told.
+    undone is true when somebody has rolled the deployment back while its old colour was warm. held
+    is true when the old colour stays until the release says how it ends.
 
     Raises DrainFailed, an alarm and no reason to move traffic; TrafficChanged, when somebody else
     has given the old colour traffic again.
@@ -31,11 +35,12 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     except LockLost:
         if "warm_until" not in progress:
             raise
-        return _taken_over(invocation)
+        since_when = {key: progress[key] for key in ("warm_since",) if key in progress}
+        return {**_taken_over(invocation), **since_when}
+    if over := _without_drain(invocation, deployment):
+        return over
     since = progress.get("since", now)
-    if deployment.from_color is None:
-        _hand_scaling_over(deployment)
-        return {"status": "done", "reason": "there was no old colour"}
+    assert deployment.from_color
     router = routers.of(deployment, invocation.settings, invocation.data)
     look = router.look(asked_before(progress), now)
     if isinstance(look, Asked):
@@ -67,10 +72,12 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         # Only a colour without requests is left to whoever comes next.
         until = now + warm_seconds
         invocation.store.keep_warm(deployment, until)
+        _tell(invocation, deployment, until)
         return {
             **answer,
             "reason": "the old colour is kept warm",
             "since": until,
+            "warm_since": now,
             "warm_until": until,
             "wait_seconds": warm_seconds,
         }
@@ -87,6 +94,19 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         "reason": reason,
         "wait_seconds": wait_seconds(pause, now - since, quiet_at - now),
     }
+
+
+def _without_drain(invocation: Invocation, deployment: Deployment) -> dict[str, Any] | None:
+    """The end of a deployment that has no old colour, or may not touch it yet."""
+    if deployment.release and "recovery" not in invocation.data:
+        # Another service of the release may fail yet: then this one goes back too.
+        invocation.store.hold(deployment, deployment.release, invocation.now)
+        reason = f"the old colour stays until {deployment.release} has ended"
+        return {"status": "done", "held": True, "reason": reason}
+    if deployment.from_color is None:
+        _hand_scaling_over(deployment)
+        return {"status": "done", "reason": "there was no old colour"}
+    return None
 
 
 def _next_step(
@@ -155,6 +175,22 @@ def _end_hosts(deployment: Deployment, since: float, now: float) -> str:
         case "empty":
             auto_scaling.empty(clients.autoscaling(), group)
     return decision.reason
+
+
+def _tell(invocation: Invocation, deployment: Deployment, warm_until: float) -> None:
+    """The new colour is live and baked. RecordOutcome says the same at the end, told once."""
+    until = datetime.fromtimestamp(warm_until, UTC).isoformat(timespec="seconds")
+    record = invocation.store.read(deployment.id)
+    announcement = Announcement.about(
+        deployment,
+        "succeeded",
+        invocation.now,
+        reason=f"the new colour is live; the old one is kept warm until {until}",
+        outcome="succeeded",
+        details=allowed_by(record.approved_by, record.promoted_by) if record else (),
+        execution_arn=invocation.execution_arn,
+    )
+    announcements.tell(invocation.settings, announcement)
 
 
 def _taken_over(invocation: Invocation) -> dict[str, Any]:

@@ -12,73 +12,142 @@ from bluegreen import (
     auto_scaling,
     capacity,
     capacity_provider,
+    earlier,
     ecr,
     ecs,
+    plan,
     preflight,
     scaling,
+    scan,
+    service_parameter,
     traffic,
+    watch,
 )
+from bluegreen.announcement import Announcement
 from bluegreen.color import Color
 from bluegreen.compute import Group
-from bluegreen.configuration import HostRouter, ServiceConfiguration, describe, load
+from bluegreen.configuration import HostRouter, ServiceConfiguration, describe
 from bluegreen.deployment import (
     NO_LOCK,
     Deployment,
     DeployRequest,
+    Gates,
     Overrides,
     ServiceSnapshot,
     Snapshot,
 )
-from bluegreen.errors import InvalidConfiguration, InvalidRequest
+from bluegreen.earlier import Earlier
+from bluegreen.errors import DeploymentRefused, InvalidRequest, LockHeld
 from bluegreen.image import parse as parse_image
 from bluegreen.look import Asked, asked_before
+from bluegreen.pace import wait_seconds
 from bluegreen.routers import Survey, hosts, listener
-from bluegreen.store import Lock
+from bluegreen.store import Lock, Store
 from bluegreen.task_definition import images_of, next_revision
-from runtime import clients, routers
+from runtime import announcements, clients, executions, routers
 from runtime.invocation import Invocation, task
 
 
 @task
 def handler(invocation: Invocation) -> dict[str, Any]:
     """``$.request`` is a DeployRequest; the answer is a Deployment, or ``decision`` "waiting" as
-    long as hosts have not said what their traffic is.
+    long as hosts have not said what their traffic is, an image is not scanned, a push deploys the
+    same images, or, for what a push asks for, another deployment runs. For a dry run
+    it is ``decision`` "dry_run" with the ``plan`` (bluegreen/plan.py), and nothing is recorded.
 
     Raises InvalidRequest, InvalidConfiguration, DeploymentRefused, LockHeld.
     """
     store, now = invocation.store, invocation.now
     request = _request(invocation.data["request"])
-    store.open(
-        invocation.execution_name,
-        request.service,
-        invocation.execution_arn,
-        invocation.began,
-        now,
-    )
-    configuration = _configuration(request.service, invocation.settings.parameter_prefix)
-    images = _images(configuration, request.images)
-    # Looking takes no lock, so that a refusal, or nothing to do, disturbs nobody.
-    seen = store.check_free(request.service, invocation.execution_arn, now)
-    record = store.read(invocation.execution_name)
-    earlier = record.deployment if record else None
-    services: dict[Color, Mapping[str, Any]] = {
-        color: ecs.service(clients.ecs(), configuration.colors[color]) for color in Color
-    }
-    progress = _progress(invocation, seen)
-    survey = _survey(invocation, configuration, services, progress)
-    if isinstance(survey, Asked):
-        return survey.waiting({**progress, "decision": "waiting"}, now)
-    deployment = _plan(
-        invocation, request, configuration, images, services, survey, _Before(seen, earlier)
-    )
-    if deployment.decision == "deploy":
-        fencing = store.acquire(
-            request.service, invocation.execution_name, invocation.execution_arn, now, seen
+    _check_who_asks(invocation, request)
+    if not request.dry_run:
+        store.open(
+            invocation.execution_name,
+            request.service,
+            invocation.execution_arn,
+            invocation.began,
+            now,
+            started_by=request.started_by,
+            images=request.images,
         )
-        deployment = deployment.model_copy(update={"fencing": fencing})
-        store.save_plan(deployment, "deploying")
-        store.claim(deployment, now)
-    return deployment.document()
+    configuration = service_parameter.read(
+        clients.ssm(), invocation.settings.parameter_prefix, request.service
+    )
+    repeated = _repeated(store, request, configuration)
+    images = {
+        **(repeated.images if repeated else {}),
+        **_images(configuration, request.images),
+    }
+    try:
+        # Looking takes no lock, so that a refusal, or nothing to do, disturbs nobody.
+        seen = store.check_free(request.service, invocation.execution_arn, now)
+        record = store.read(invocation.execution_name) if not request.dry_run else None
+        services: dict[Color, Mapping[str, Any]] = {
+            color: ecs.service(clients.ecs(), configuration.colors[color]) for color in Color
+        }
+        progress = _progress(invocation, seen)
+        survey = _survey(invocation, configuration, services, progress)
+        if isinstance(survey, Asked):
+            return survey.waiting({**progress, "decision": "waiting"}, now)
+        before = _Before(seen, record.deployment if record else None)
+        planned = _plan(
+            invocation, request, configuration, images, services, survey, before, repeated
+        )
+        missing = ""
+        if planned.deployment.decision == "deploy":
+            missing = scan.missing(clients.ecr(), configuration, images, progress["since"], now)
+        if request.dry_run:
+            return {"decision": "dry_run", "plan": planned.document(missing)}
+        if missing:
+            return _waiting(progress, missing, now)
+        if planned.deployment.decision == "deploy":
+            return _begin(invocation, planned.deployment, seen).document()
+        return planned.deployment.document()
+    except LockHeld as held:
+        # Nobody is at hand to start what a push asks for once more.
+        pushed = request.started_by.kind in ("push", "schedule")
+        if request.dry_run or not (pushed or _is_being_pushed(store, request, images)):
+            raise
+        return _waiting(_progress(invocation, store.lock(request.service)), str(held), now)
+
+
+def _begin(invocation: Invocation, deployment: Deployment, seen: Lock | None) -> Deployment:
+    """Take the lock and record the plan: from here on it can be undone. Raises LockHeld."""
+    store, now = invocation.store, invocation.now
+    fencing = store.acquire(deployment.service, deployment.id, invocation.execution_arn, now, seen)
+    deployment = deployment.model_copy(update={"fencing": fencing})
+    store.save_plan(deployment, "deploying")
+    store.claim(deployment, now)
+    announcements.tell(invocation.settings, Announcement.about(deployment, "started", now))
+    return deployment
+
+
+def _waiting(progress: Mapping[str, Any], reason: str, now: float) -> dict[str, Any]:
+    since = progress["since"]
+    return {
+        "decision": "waiting",
+        "since": since,
+        "seen": progress["seen"],
+        "reason": reason,
+        "wait_seconds": wait_seconds(2, now - since),
+    }
+
+
+def _is_being_pushed(store: Store, request: DeployRequest, images: Mapping[str, str]) -> bool:
+    """Whether a push, or the schedule in its place, deploys just what is asked for by hand."""
+    if request.started_by.kind != "hand" or request.overrides != Overrides() or not images:
+        return False
+    lock = store.lock(request.service)
+    record = store.read(lock.deployment_id) if lock and lock.purpose == "deploy" else None
+    if record is None:
+        return False
+    if record.deployment is None:
+        # It took the lock a moment ago, and says what it deploys in the next one.
+        return record.phase == "planning" and record.outcome is None
+    return (
+        record.deployment.started_by.kind in ("push", "schedule")
+        and images.items() <= record.deployment.images.items()
+    )
 
 
 @dataclass(frozen=True)
@@ -102,6 +171,27 @@ class _Before:
         if self.plan:
             return self.plan.follows
         return self.lock.changed_by if self.lock else None
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """live: the task definition of what is live. revision: what would be registered, None when
+    there is nothing to do. wanted: tasks to start.
+    """
+
+    deployment: Deployment
+    live: Mapping[str, Any]
+    revision: Mapping[str, Any] | None
+    wanted: int
+
+    def document(self, waits_for: str) -> dict[str, Any]:
+        return plan.document(
+            self.deployment,
+            live=self.live,
+            revision=self.revision,
+            wanted=self.wanted,
+            waits_for=waits_for,
+        )
 
 
 def _progress(invocation: Invocation, seen: Lock | None) -> dict[str, Any]:
@@ -145,29 +235,42 @@ def _request(data: Any) -> DeployRequest:
         request = DeployRequest.model_validate(data)
     except ValidationError as error:
         raise InvalidRequest("the execution input:\n" + "\n".join(describe(error))) from error
-    if not request.images and request.overrides == Overrides():
+    if not request.images and request.overrides == Overrides() and request.like is None:
         raise InvalidRequest(
-            'nothing to deploy: give images ({"container": "tag"}), overrides, or both'
+            'nothing to deploy: give images ({"container": "tag"}), overrides, or both; '
+            "or like, the deployment to repeat"
         )
     return request
 
 
-def _configuration(service: str, prefix: str) -> ServiceConfiguration:
-    name = f"{prefix}/{service}"
-    client = clients.ssm()
-    try:
-        text = client.get_parameter(Name=name)["Parameter"]["Value"]
-    except client.exceptions.ParameterNotFound as error:
-        raise InvalidConfiguration(
-            f"there is no service {service!r}: SSM parameter {name} does not exist; "
-            "store the service configuration there"
-        ) from error
-    configuration = load(text, f"SSM parameter {name}")
-    if configuration.service != service:
-        raise InvalidConfiguration(
-            f"SSM parameter {name}: service is {configuration.service!r}, not {service!r}"
+def _check_who_asks(invocation: Invocation, request: DeployRequest) -> None:
+    """What only a release or a rollback may ask for must come from one.
+
+    Raises InvalidRequest; DeploymentRefused, when the release has ended.
+    """
+    kind, release = request.started_by.kind, request.release
+    if kind == "rollback" and invocation.data.get("recovery", {}).get("direction") != "redeploy":
+        raise InvalidRequest("started_by: rollback is what the action rollback says")
+    if kind == "release" and release is None:
+        raise InvalidRequest("started_by: release goes with release, the execution of one")
+    if release is None:
+        return
+    releases = f"{invocation.settings.releases}:"
+    if not invocation.settings.releases or not release.startswith(releases):
+        raise InvalidRequest(f"release: {release!r} is no execution of a release ({releases}…)")
+    if (status := executions.status(release)) != "RUNNING":
+        raise DeploymentRefused(
+            f"the release {release} {f'has ended ({status})' if status else 'is not there'}: "
+            "nobody would say how this deployment ends"
         )
-    return configuration
+
+
+def _repeated(
+    store: Store, request: DeployRequest, configuration: ServiceConfiguration
+) -> Earlier | None:
+    if request.like is None:
+        return None
+    return earlier.find(clients.ecs(), clients.ecr(), store, request.like, configuration)
 
 
 def _images(configuration: ServiceConfiguration, requested: Mapping[str, str]) -> dict[str, str]:
@@ -191,7 +294,8 @@ def _plan(
     services: dict[Color, Mapping[str, Any]],
     survey: Survey,
     before: _Before,
-) -> Deployment:
+    repeated: Earlier | None,
+) -> _Planned:
     preflight.check_services(configuration.colors, services, survey.target_groups)
     preflight.check_stickiness(survey.stickiness_seconds)
     from_color = traffic.live_color(survey.traffic)
@@ -219,7 +323,12 @@ def _plan(
         execution_arn=invocation.execution_arn,
         fencing=NO_LOCK,
         decision=_decide(
-            request, configuration, images, live, services[from_color] if from_color else None
+            request,
+            configuration,
+            images,
+            live,
+            services[from_color] if from_color else None,
+            repeated,
         ),
         started_at=invocation.now,
         configuration=configuration,
@@ -243,13 +352,45 @@ def _plan(
             },
         ),
         follows=before.changed_by,
+        base=repeated.arn if repeated else "",
+        gates=Gates.of(configuration),
+        skip_bake=request.skip_bake,
+        release=request.release,
+        started_by=request.started_by,
     )
-    if deployment.decision == "deploy":
-        wanted = survey.tasks_for(
-            deployment.wanted_count(services[from_color] if from_color else None)
+    wanted = survey.tasks_for(deployment.wanted_count(services[from_color] if from_color else None))
+    if deployment.decision == "nothing_to_do":
+        return _Planned(deployment, live, None, wanted)
+    revision = next_revision(
+        repeated.definition if repeated else live,
+        repeated.tags if repeated else tags,
+        deployment_id=deployment.id,
+        images=deployment.images,
+        environment=deployment.environment(),
+        host_port=configuration.colors[to_color].host_port,
+        cpu=deployment.overrides.cpu,
+        memory=deployment.overrides.memory,
+    )
+    _check_capacity(deployment, services[to_color], revision, wanted)
+    known_bad = _known_bad(invocation, deployment)
+    return _Planned(deployment.model_copy(update={"known_bad": known_bad}), live, revision, wanted)
+
+
+def _known_bad(invocation: Invocation, deployment: Deployment) -> list[str]:
+    """Alarms and alerts that are on already, where that is no reason not to begin.
+
+    To go back is often the answer to them. Raises DeploymentRefused.
+    """
+    if deployment.skip_bake:
+        return []
+    bad = watch.bad_at_start(deployment.configuration, invocation.settings, invocation.now)
+    going_back = deployment.started_by.kind == "rollback"
+    if bad and deployment.configuration.bake.at_start == "refuse" and not going_back:
+        raise DeploymentRefused(
+            f"on, or not to be read, before anything was changed: {', '.join(bad)}; see to it "
+            "first, or deploy with skip_bake, or set bake.at_start to warn"
         )
-        _check_capacity(deployment, services[to_color], live, tags, wanted)
-    return deployment
+    return bad
 
 
 def _decide(
@@ -258,9 +399,12 @@ def _decide(
     images: Mapping[str, str],
     live: Mapping[str, Any],
     service: Mapping[str, Any] | None,
+    repeated: Earlier | None,
 ) -> Literal["deploy", "nothing_to_do"]:
     """nothing_to_do when just these images run live already and nothing else is asked for."""
     same = images.items() <= images_of(live).items() and bool(images)
+    if repeated and repeated.arn != live["taskDefinitionArn"]:
+        same = False
     running = service is not None and service["runningCount"] > 0
     changes = request.overrides != Overrides() or _environment_differs(configuration, live)
     return "nothing_to_do" if same and running and not changes else "deploy"
@@ -314,11 +458,7 @@ def _snapshot(
 
 
 def _check_capacity(
-    deployment: Deployment,
-    idle: Mapping[str, Any],
-    live: Mapping[str, Any],
-    tags: list[dict[str, str]],
-    wanted: int,
+    deployment: Deployment, idle: Mapping[str, Any], revision: Mapping[str, Any], wanted: int
 ) -> None:
     """For services on EC2 that share their hosts; Fargate, managed scaling and a colour's own group
     bring their capacity.
@@ -326,16 +466,6 @@ def _check_capacity(
     slot = deployment.configuration.colors[deployment.to_color]
     if slot.auto_scaling_group:
         return
-    revision = next_revision(
-        live,
-        tags,
-        deployment_id=deployment.id,
-        images=deployment.images,
-        environment=deployment.environment(),
-        host_port=slot.host_port,
-        cpu=deployment.overrides.cpu,
-        memory=deployment.overrides.memory,
-    )
     if idle.get("launchType") != "EC2" or idle.get("capacityProviderStrategy"):
         return
     preflight.check_capacity(

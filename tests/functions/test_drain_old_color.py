@@ -14,6 +14,7 @@ from bluegreen.errors import (
     LockLost,
     TrafficChanged,
 )
+from tests.functions.announced import announced, queue
 from tests.functions.world import BLUE, GREEN, START, World, execution_arn
 
 
@@ -147,6 +148,25 @@ def test_an_old_colour_that_is_kept_warm_stays_as_it_is(world: World, data: dict
     assert not world.lock.warm
 
 
+def test_a_success_is_told_when_the_old_colour_is_warm_and_not_once_it_has_ended(
+    world: World, data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = queue(monkeypatch)
+    keep_warm(data, 604_800)
+    drain(world, data)
+    assert announced(url) == [], "its requests are not over yet"
+    world.now += 50
+    drain(world, data)
+    [one] = announced(url)
+    assert (one.key, one.outcome, one.at) == ("d-1/succeeded", "succeeded", world.now)
+    assert one.reason.startswith("the new colour is live; the old one is kept warm until 2027-01-2")
+    world.now += 604_800
+    drain(world, data)
+    drained = data | {"drain": {**data["drain"], "status": "done", "reason": "ended"}}
+    world.run("record_outcome", drained)
+    assert {one.key for one in announced(url)} == {"d-1/succeeded"}, "of which people hear once"
+
+
 def test_06_a_colour_is_not_left_to_the_next_deployment_before_it_is_quiet(
     world: World, data: dict[str, Any]
 ) -> None:
@@ -219,3 +239,51 @@ def test_23_a_drain_that_recovery_takes_up_waits_from_then_on(
     assert drain(world, data)["reason"] == "requests in flight may take another 50 s"
     world.now += 50
     assert drain(world, data)["reason"] == "2 targets to deregister"
+
+
+# Of a release
+
+
+@pytest.fixture
+def release(world: World) -> str:
+    """One that runs."""
+    return world.start_execution("spring")
+
+
+def test_the_old_colour_stays_until_the_release_has_ended(world: World, release: str) -> None:
+    answer = drain(world, world.baked(release=release))
+    assert (answer["status"], answer["held"]) == ("done", True)
+    assert world.lock.held_for == release
+    assert world.lock.held
+    assert world.health[BLUE] == ["healthy", "healthy"]
+    assert world.service(BLUE)["desiredCount"] == 2
+    with pytest.raises(LockHeld):
+        world.plan("d-2", images={"web": "v1"})
+
+
+def test_the_very_first_deployment_of_a_service_is_held_too(world: World, release: str) -> None:
+    world.set_weights({BLUE: 0, GREEN: 0})
+    world.scale(BLUE, 0)
+    assert drain(world, world.plan(release=release))["held"] is True
+
+
+def test_once_the_release_says_so_it_goes_like_any_other(world: World, release: str) -> None:
+    data = world.baked(release=release)
+    drain(world, data)
+    world.store.decide_release(release, "finish", None)
+    request = {"action": "finish", "deployment_id": "d-1"}
+    after = world.run("plan_roll_back", {"request": request}, "finish-d-1")
+    world.now += 100
+    after["drain"] = world.run("drain_old_color", after, "finish-d-1")
+    world.now += 100
+    answer = world.run("drain_old_color", after, "finish-d-1")
+    assert answer["reason"] == "2 targets to deregister"
+    assert world.lock.held_for is None
+
+
+def test_a_part_of_a_release_that_lost_its_lock_holds_nothing(world: World, release: str) -> None:
+    data = world.baked(release=release)
+    world.store.take_over(world.lock, "d-1", execution_arn("recovery"), START, "roll_back")
+    with pytest.raises(LockLost):
+        drain(world, data)
+    assert world.lock.held_for is None

@@ -10,6 +10,7 @@ import pytest
 
 import recover_deployment
 from runtime import clients
+from tests.functions.announced import announced, queue
 from tests.functions.world import LEASE, MACHINE, START, World, execution_arn
 
 SWEEP: dict[str, Any] = {"detail-type": "Scheduled Event", "source": "aws.events", "detail": {}}
@@ -168,3 +169,100 @@ def test_one_lock_that_cannot_be_looked_up_does_not_keep_the_others_from_recover
     with contextlib.suppress(Exception):  # an alarm may follow, when the rest is done
         recover(SWEEP)
     assert [request["deployment_id"] for _, request in recoveries()] == ["d-1"]
+
+
+# Stopped before the first change
+
+
+@pytest.fixture
+def told(world: World) -> str:
+    return queue(world.monkeypatch)
+
+
+def waits(world: World) -> None:
+    """d-1 waits for something in PlanDeployment."""
+    world.start_execution("d-1")
+    world.store.open("d-1", "web", execution_arn("d-1"), "then", START, images={"web": "v2"})
+
+
+@pytest.mark.parametrize(("status", "says"), [("ABORTED", "stopped"), ("TIMED_OUT", "timed out")])
+def test_23_what_was_stopped_before_it_changed_anything_has_ended_too(
+    world: World, told: str, status: str, says: str
+) -> None:
+    waits(world)
+    for _ in range(2):
+        assert recover(ended("d-1", status)) == []
+    record = world.record()
+    assert record.outcome == "failed"
+    assert record.reason
+    assert f"{says} before anything was changed" in record.reason
+    [announcement] = announced(told)
+    assert (announcement.kind, announcement.deployment_id) == ("failed", "d-1")
+    assert announcement.images == {"web": "v2"}
+
+
+@pytest.mark.parametrize("status", ["FAILED", "SUCCEEDED"])
+def test_what_has_come_to_its_own_end_has_said_how(world: World, told: str, status: str) -> None:
+    waits(world)
+    recover(ended("d-1", status))
+    assert (world.record().outcome, announced(told)) == (None, [])
+
+
+def test_23_what_has_the_lock_is_recovered_instead(stopped: World, told: str) -> None:
+    assert recover(ended("d-1")) == ["d-1"]
+    assert (stopped.record().outcome, announced(told)) == (None, [])
+
+
+def test_an_execution_that_looked_after_another_deployment_closes_nothing(
+    world: World, told: str
+) -> None:
+    waits(world)
+    recover(ended("undo"))
+    world.store.open("undo", "web", execution_arn("another"), "then", START)
+    recover(ended("undo"))
+    assert (world.record("undo").outcome, world.record().outcome) == (None, None)
+    assert announced(told) == []
+
+
+# Held for a release
+
+
+@pytest.fixture
+def held(world: World) -> World:
+    """d-1 waits for the release "spring", which runs; its own execution has ended."""
+    for name in ("spring", "d-1"):
+        world.start_execution(name)
+    data = world.baked("d-1", release=execution_arn("spring"))
+    world.run("drain_old_color", data)
+    world.stop_execution("d-1")
+    return world
+
+
+@pytest.mark.usefixtures("held")
+def test_what_waits_for_a_running_release_is_left_alone() -> None:
+    assert recover(ended("d-1")) == []
+    assert recover(SWEEP) == []
+    assert recoveries() == []
+
+
+def test_23_what_a_release_left_is_recovered_by_the_event_of_its_end(held: World) -> None:
+    held.stop_execution("spring")
+    assert recover(ended("spring", action="release")) == ["d-1"]
+    assert [request for _, request in recoveries()] == [
+        {"action": "recover", "deployment_id": "d-1"}
+    ]
+
+
+def test_23_what_a_release_left_is_recovered_by_the_sweep(held: World) -> None:
+    held.stop_execution("spring")
+    assert recover(SWEEP) == ["d-1"]
+
+
+def test_what_still_runs_is_left_to_its_own_end_when_the_release_has_ended(world: World) -> None:
+    for name in ("spring", "d-1"):
+        world.start_execution(name)
+    world.run("drain_old_color", world.baked("d-1", release=execution_arn("spring")))
+    world.stop_execution("spring")
+    assert recover(ended("spring", action="release")) == []
+    world.stop_execution("d-1")
+    assert recover(ended("d-1")) == ["d-1"]
