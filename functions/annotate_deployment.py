@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from bluegreen.console import link
 from bluegreen.store import Record, Store
 from containermetrics import services
 from containermetrics.model import Annotation
@@ -33,8 +34,13 @@ def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any]:
 
 def _annotate(detail: Mapping[str, Any], settings: MetricsSettings) -> dict[str, Any]:
     request: dict[str, Any] = json.loads(detail.get("input") or "{}")
-    # A recovery, or a rollback by hand, changes how the deployment it is about has ended.
-    deployment_id = str(request.get("deployment_id") or detail["name"])
+    if request.get("action") == "promote":
+        return {"annotated": None}
+    # A recovery, or a rollback by hand, changes how the deployment it is about has ended. One that
+    # was asked for by service finds out which that is.
+    answer: dict[str, Any] = json.loads(detail.get("output") or "{}")
+    found = answer.get("recovery", {}).get("deployment_id")
+    deployment_id = str(request.get("deployment_id") or found or detail["name"])
     record = Store(clients.dynamodb(), settings.deployments_table, 0).read(deployment_id)
     if record is None or record.deployment is None or record.outcome in (None, "nothing_to_do"):
         return {"annotated": None}
@@ -91,15 +97,6 @@ def _roles(role: str) -> list[str]:
         return [role_name(role)]
     except ValueError:
         return []
-
-
-def link(execution_arn: str) -> str:
-    """Where a browser shows an execution."""
-    region = execution_arn.split(":")[3]
-    return (
-        f"https://{region}.console.aws.amazon.com/states/home?region={region}"
-        f"#/v2/executions/details/{execution_arn}"
-    )
 
 
 def _epoch(detail: Mapping[str, Any]) -> float:

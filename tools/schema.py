@@ -1,4 +1,5 @@
-"""Write service.schema.json and metrics.schema.json, which let editors check configurations.
+"""Write service.schema.json and metrics.schema.json, which let editors check configurations, and
+docs/events.schema.json, which says what our events on EventBridge hold.
 
 Usage: PYTHONPATH=functions schema.py [--check]. With --check nothing is written and the exit status
 is 1 when a file is not what the models say.
@@ -11,29 +12,33 @@ import sys
 from pathlib import Path
 
 from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode
 
+from bluegreen.announcement import EventDetail
 from bluegreen.configuration import ServiceConfiguration
 from containermetrics.configuration import MetricsConfiguration
 
 ROOT = Path(__file__).parent.parent
-SCHEMAS: dict[Path, type[BaseModel]] = {
-    ROOT / "service.schema.json": ServiceConfiguration,
-    ROOT / "metrics.schema.json": MetricsConfiguration,
+# What people write may leave out what has a default; what is sent has all of it.
+SCHEMAS: dict[Path, tuple[type[BaseModel], JsonSchemaMode]] = {
+    ROOT / "service.schema.json": (ServiceConfiguration, "validation"),
+    ROOT / "metrics.schema.json": (MetricsConfiguration, "validation"),
+    ROOT / "docs" / "events.schema.json": (EventDetail, "serialization"),
 }
 
 
 def main(arguments: list[str]) -> int:
     """Write the schemas, or compare them; return the exit status."""
     wrong = []
-    for path, model in SCHEMAS.items():
-        wanted = json.dumps(model.model_json_schema(), indent=2) + "\n"
+    for path, (model, mode) in SCHEMAS.items():
+        wanted = json.dumps(model.model_json_schema(mode=mode), indent=2) + "\n"
         if arguments != ["--check"]:
             path.write_text(wanted)
         elif not path.exists() or path.read_text() != wanted:
             wrong.append(path.name)
     if wrong:
         print(
-            f"not what the models in functions/*/configuration.py say: {', '.join(wrong)}.\n"
+            f"not what the models in functions/ say: {', '.join(wrong)}.\n"
             "Write anew: PYTHONPATH=functions .venv/bin/python tools/schema.py",
             file=sys.stderr,
         )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 Word = Literal[
     "succeeded",
+    "held",
     "nothing_to_do",
     "rolled_back",
     "traffic_left",
@@ -29,7 +30,11 @@ _REFUSALS = frozenset({"InvalidRequest", "InvalidConfiguration", "DeploymentRefu
 class Outcome:
     """word: for people and history. error: name of the error, "" if there was none.
     reason: what happened, for the person on call. good: whether the execution did what it was
-    started for. lock_stays: the world is not in order, so nobody else may deploy yet.
+    started for. lock_stays: nobody else may deploy yet, as the world is not in order, or a release
+    has still to say how this ends.
+
+    "rolled_back" is what held the lock and was undone: all is as before, however little there was
+    to undo (a hook that said no before anything was done). "refused" and "failed" never began.
     """
 
     word: Word
@@ -78,7 +83,14 @@ def decide(data: Mapping[str, Any]) -> Outcome:
         )
     if data.get("deployment", {}).get("decision") == "nothing_to_do":
         return Outcome("nothing_to_do", "", "this is what is live already", good=True)
+    return _drained(data)
+
+
+def _drained(data: Mapping[str, Any]) -> Outcome:
+    """When nothing went wrong before the drain."""
     drain = data.get("drain", {})
+    if drain.get("held"):
+        return Outcome("held", "", drain["reason"], good=True, lock_stays=True)
     if drain.get("undone"):
         return Outcome("rolled_back", "RolledBack", drain["reason"], good=False)
     if drain_failure := data.get("drain_failure"):

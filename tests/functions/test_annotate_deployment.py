@@ -77,7 +77,19 @@ def test_a_failure_says_why(metrics: MetricsWorld) -> None:
     assert len(one["description"]) <= 1024
 
 
-def test_a_rollback_by_hand_changes_the_annotation(metrics: MetricsWorld) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"input": '{"action": "rollback", "deployment_id": "d-1"}'},
+        {
+            "input": '{"action": "rollback", "service": "web"}',
+            "output": '{"recovery": {"deployment_id": "d-1"}}',
+        },
+    ],
+)
+def test_a_rollback_by_hand_changes_the_annotation(
+    metrics: MetricsWorld, said: dict[str, str]
+) -> None:
     recorded(metrics, "succeeded")
     ended(metrics, "d-1")
     clients.dynamodb().update_item(
@@ -86,10 +98,18 @@ def test_a_rollback_by_hand_changes_the_annotation(metrics: MetricsWorld) -> Non
         UpdateExpression="SET outcome = :outcome",
         ExpressionAttributeValues={":outcome": {"S": "rolled_back"}},
     )
-    ended(metrics, "back", input='{"action": "rollback", "deployment_id": "d-1"}')
+    ended(metrics, "back", **said)
 
     (one,) = marks(metrics)
     assert one["title"] == "web: blue → green, rolled_back"
+
+
+def test_a_promotion_is_no_end(metrics: MetricsWorld) -> None:
+    recorded(metrics, "succeeded")
+    said = ended(metrics, "go-on", input='{"action": "promote", "deployment_id": "d-1"}')
+
+    assert said == {"annotated": None}
+    assert marks(metrics) == []
 
 
 @pytest.mark.parametrize("status", STATUSES)

@@ -4,12 +4,20 @@ order.
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from moto.stepfunctions.models import Execution
 
+from bluegreen.announcement import Announcement
+from bluegreen.deployment import StartedBy
 from bluegreen.errors import DeploymentRefused
-from tests.functions.world import START, World, execution_arn
+from bluegreen.history import Promotion
+from runtime import clients
+from tests.functions.announced import announced, queue
+from tests.functions.world import PREFIX, START, World, execution_arn
 
 RESTORED = {"status": "restored", "reason": "all as before", "as_before": True}
 
@@ -29,6 +37,7 @@ def test_a_success_is_recorded_and_the_lock_given_back(world: World) -> None:
         "error": "",
         "cause": "the new colour is live; the old colour has ended",
         "execution": "succeed",
+        "ours": True,
     }
     assert (world.record().phase, world.record().outcome) == ("committed", "succeeded")
     assert not world.lock.held
@@ -112,6 +121,7 @@ def test_22_what_the_execution_that_took_over_says_stands(world: World) -> None:
     lost = data | {"failure": failure("LockLost"), "rollback_failure": failure("LockLost")}
     answer = record(world, lost)
     assert (answer["outcome"], answer["error"]) == ("rolled_back", "LockLost")
+    assert answer["ours"] is False, "or its hooks would be told another end than it had"
     assert (world.record().outcome, world.record().reason) == (
         "rolled_back",
         "rolled back by hand; all as before",
@@ -186,3 +196,201 @@ def test_a_lost_answer_is_recorded_once(world: World) -> None:
     world.fault("dynamodb", "UpdateItem", "lost_answer")
     assert record(world, data)["outcome"] == "succeeded"
     assert not world.lock.held
+
+
+# What people are told, and what is measured
+
+
+@pytest.fixture
+def told(world: World, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ARG001 - it comes first
+    """When it is called: what waits in the queue of announcements, but for the beginnings."""
+    url = queue(monkeypatch)
+    return lambda: [one for one in announced(url) if one.kind != "started"]
+
+
+def say(one: Announcement) -> tuple[str, str, str]:
+    return one.key, one.outcome, one.execution_arn.rpartition(":")[2]
+
+
+def undo(world: World, deployment: str = "d-1", execution: str = "undo") -> None:
+    asked = {"request": {"action": "rollback", "deployment_id": deployment}}
+    data = world.run("plan_roll_back", asked, execution) | {"rollback": RESTORED}
+    record(world, data, execution)
+
+
+def test_a_success_is_told(world: World, told: Any) -> None:
+    world.configure(notify={"slack": "shop"})
+    record(world, world.plan() | {"drain": {"status": "done", "reason": "ended"}})
+    [one] = told()
+    assert say(one) == ("d-1/succeeded", "succeeded", "d-1")
+    assert (one.slack, one.reason) == ("shop", "the new colour is live; ended")
+
+
+def test_22_a_success_that_is_undone_is_told_as_that_too(world: World, told: Any) -> None:
+    record(world, world.baked() | {"drain": {"status": "done", "reason": "ended"}})
+    undo(world)
+    assert [say(one) for one in told()] == [
+        ("d-1/succeeded", "succeeded", "d-1"),
+        ("d-1/rolled_back", "rolled_back", "undo"),
+    ]
+
+
+def test_22_an_execution_that_was_taken_over_tells_nothing(
+    world: World, told: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = world.plan()
+    world.run("plan_roll_back", {"request": {"action": "rollback", "deployment_id": "d-1"}}, "undo")
+    capsys.readouterr()
+    record(world, data | {"failure": failure("LockLost"), "rollback_failure": failure("LockLost")})
+    assert told() == []
+    assert measured(capsys) == []
+
+
+def test_a_rollback_that_does_not_end_is_told_once_and_its_end_too(world: World, told: Any) -> None:
+    data = world.plan() | {"failure": failure("SwitchNotProved")}
+    stuck = data | {"rollback_failure": failure("RollBackIncomplete")}
+    record(world, stuck)
+    record(world, stuck)
+    record(world, data | {"rollback": RESTORED})
+    assert [one.key for one in told()] == ["d-1/failed/rollback_incomplete", "d-1/rolled_back"]
+
+
+def test_24_a_refusal_before_there_is_a_plan_is_told_with_who_asked_for_what(
+    world: World, told: Any
+) -> None:
+    world.configure(notify={"slack": "shop"})
+    pushed = StartedBy(kind="push", detail="v2")
+    world.store.open(
+        "d-1", "web", execution_arn("d-1"), "then", START, started_by=pushed, images={"web": "v2"}
+    )
+    record(world, {"request": {"service": "web"}, "failure": failure("DeploymentRefused")})
+    [one] = told()
+    assert say(one) == ("d-1/failed/refused", "refused", "d-1")
+    assert (one.images, one.started_by, one.slack) == ({"web": "v2"}, pushed, "shop")
+    assert one.reason == "why"
+
+
+@pytest.mark.parametrize("configuration", ["service: web", None])
+def test_a_refusal_for_a_wrong_configuration_is_told_without_slack(
+    world: World, told: Any, configuration: str | None
+) -> None:
+    if configuration:
+        clients.ssm().put_parameter(
+            Name=f"{PREFIX}/web", Value=configuration, Type="String", Overwrite=True
+        )
+    else:
+        clients.ssm().delete_parameter(Name=f"{PREFIX}/web")
+    world.store.open("d-1", "web", execution_arn("d-1"), "then", START)
+    record(world, {"request": {"service": "web"}, "failure": failure("InvalidConfiguration")})
+    [one] = told()
+    assert (one.outcome, one.slack) == ("refused", None)
+
+
+def test_nothing_to_do_and_what_a_release_holds_are_no_news(world: World, told: Any) -> None:
+    world.store.open("d-0", "web", execution_arn("d-0"), "then", START)
+    record(world, {"deployment": {"decision": "nothing_to_do"}}, "d-0")
+    held = {"status": "done", "held": True, "reason": "held until the release has ended"}
+    answer = record(world, world.plan() | {"drain": held})
+    assert (answer["outcome"], answer["execution"]) == ("held", "succeed")
+    assert world.lock.held, "the release says how it ends"
+    assert told() == []
+
+
+def test_24_a_queue_that_cannot_be_reached_fails_no_execution(world: World, told: Any) -> None:
+    data = world.plan() | {"drain": {"status": "done", "reason": "ended"}}
+    world.fault("sqs", "SendMessage", "timeout", times=99)
+    answer = record(world, data)
+    assert (answer["outcome"], answer["execution"]) == ("succeeded", "succeed")
+    assert not world.lock.held
+    assert told() == []
+
+
+def test_who_let_it_go_on_is_told_with_its_end_and_kept(world: World, told: Any) -> None:
+    data = world.baked()
+    deployment = world.record().deployment
+    assert deployment
+    world.store.ask_approval(deployment, "token")
+    assert world.store.take_approval("d-1", "ann") == "token"
+    world.store.promote("d-1", 0, "bob", None)
+    record(world, data | {"drain": {"status": "done", "reason": "ended"}})
+    [one] = [one for one in told() if one.kind == "succeeded"]
+    assert one.details == ["approved by ann", "bob ended the watching of step 0"]
+    [kept] = world.store.history("web", since=0, until=world.now + 1)
+    assert (kept.approved_by, kept.promoted_by) == ("ann", [Promotion(step=0, by="bob")])
+
+
+def test_a_parameter_store_that_is_down_costs_a_refusal_nothing_but_slack(
+    world: World, told: Any
+) -> None:
+    world.store.open("d-1", "web", execution_arn("d-1"), "then", START)
+    world.fault("ssm", "GetParameter", "timeout", times=9)
+    answer = record(world, {"request": {"service": "web"}, "failure": failure("LockHeld")})
+    assert answer["outcome"] == "refused"
+    assert [one.key for one in told()] == ["d-1/failed/refused"]
+
+
+def measured(capsys: pytest.CaptureFixture[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Each value that CloudWatch would take from the log: its dimensions and values."""
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "_aws" in line]
+    found = []
+    for line in lines:
+        [said] = line["_aws"]["CloudWatchMetrics"]
+        assert said["Namespace"] == "ecs-bluegreen"
+        [names] = said["Dimensions"]
+        values = {one["Name"]: line[one["Name"]] for one in said["Metrics"]}
+        found.append((" ".join(f"{name}={line[name]}" for name in sorted(names)), values))
+    return found
+
+
+def test_an_end_is_counted_and_how_long_it_took(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = world.baked()
+    world.now += 90
+    record(world, data | {"drain": {"status": "done", "reason": "ended"}})
+    assert measured(capsys) == [("service=web", {"Succeeded": [1.0], "DeploymentSeconds": [90.0]})]
+    world.now += 10
+    undo(world)
+    assert measured(capsys) == [("service=web", {"RolledBack": [1.0]})], "it had ended before"
+
+
+def test_the_time_that_the_old_colour_is_kept_warm_is_not_what_the_deployment_took(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = warm(world)
+    world.now += 3600
+    record(world, data | {"drain": {**data["drain"], "status": "done", "reason": "ended"}})
+    assert measured(capsys) == [("service=web", {"Succeeded": [1.0], "DeploymentSeconds": [60.0]})]
+
+
+def test_so_it_is_when_the_next_deployment_has_taken_the_warm_colour(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = warm(world)
+    world.now += 1800
+    world.store.acquire("web", "d-2", execution_arn("d-2"), world.now, world.store.lock("web"))
+    wakes_up(world, data)
+    [(_, values)] = measured(capsys)
+    assert values == {"Succeeded": [1.0], "DeploymentSeconds": [60.0]}
+
+
+def test_the_time_in_every_state_of_this_execution_is_measured(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = datetime.fromtimestamp(START + 1, UTC)
+    entered = {
+        "id": 1,
+        "type": "TaskStateEntered",
+        "timestamp": at,
+        "stateEnteredEventDetails": {"name": "CheckBake"},
+    }
+    monkeypatch.setattr(Execution, "get_execution_history", lambda *_: [entered])
+    for name in ("d-1", "undo"):
+        world.start_execution(name)
+    data = world.baked()
+    world.now += 11
+    record(world, data | {"drain": {"status": "done", "reason": "ended"}})
+    [_, state] = measured(capsys)
+    assert state == ("service=web state=CheckBake", {"StateSeconds": [10.0]})
+    undo(world)
+    assert len(measured(capsys)) == 2, "those of the deployment itself are not measured again"
