@@ -12,16 +12,26 @@ from tests.e2e.running import ROOT, Running
 DEFINITION = json.loads(Path(ROOT / "statemachine" / "blue_green_deployment.asl.json").read_text())[
     "States"
 ]
+IN_THE_TRY_BLOCK = DEFINITION["Deploy"]["Branches"][0]["States"]
+# Over before anybody could stop an execution in them; those around them are stopped in.
+MOMENTS = {
+    name for name, state in IN_THE_TRY_BLOCK.items() if state["Type"] not in ("Task", "Wait")
+}
 OF_A_DEPLOYMENT = [
     "PlanDeployment",
-    *DEFINITION["Deploy"]["Branches"][0]["States"],
+    *(name for name in IN_THE_TRY_BLOCK if name not in MOMENTS),
     "DrainOldColor",
     "WaitForDrain",
     "RecordOutcome",
 ]
 OF_A_FAILURE = ["RollBack", "WaitForRollBack"]
-# Over before anybody could stop an execution in them; those around them are stopped in.
-MOMENTS = {"IsIdleColorStarted", "IsIdleColorHealthy", "IsShifted", "IsBaked", "Baked"}
+# Where a deployment stops only if it is configured so: an approval is stopped below, a migration in
+# test_migration.py; hooks are asked as often as health is.
+AT_GATES = {
+    *("BeforeDeployment", "WaitToBegin", "RunMigration", "RunMigrationInVpc", "ExplainMigration"),
+    *("TestIdleColor", "WaitForTests", "RequestApproval", "BeforeShift", "WaitToShift"),
+    *("AfterShift", "WaitForConfirmation"),
+}
 # A load balancer shifts at once; hosts take their time: test_hosts_recovery.py.
 ONLY_ON_HOSTS = {"WaitForShift"}
 ONLY_WITH_LEFTOVERS = "WaitForIdleColor"
@@ -41,7 +51,7 @@ def _is_consistent(sandbox: Running, before: dict[str, object], version: str) ->
 
 
 @pytest.mark.parametrize(
-    "state", [one for one in OF_A_DEPLOYMENT if one not in MOMENTS | ONLY_ON_HOSTS]
+    "state", [one for one in OF_A_DEPLOYMENT if one not in AT_GATES | ONLY_ON_HOSTS]
 )
 def test_23_stopped_by_hand(sandbox: Running, state: str) -> None:
     if state == ONLY_WITH_LEFTOVERS:
@@ -75,6 +85,19 @@ def test_23_stopped_by_hand(sandbox: Running, state: str) -> None:
         assert (ended, outcome) == ("new", "succeeded")
     elif state != "PlanDeployment":
         assert (ended, outcome) == ("old", "rolled_back")
+
+
+def test_23_stopped_by_hand_while_it_waits_for_approval(sandbox: Running) -> None:
+    before = sandbox.world()
+    sandbox.push("stopped-asking")
+    with sandbox.configured({"approval": {"timeout_seconds": 600}}), sandbox.under_load():
+        arn = sandbox.start_execution(sandbox.request("stopped-asking"), name="stopped-asking")
+        sandbox.wait_for_state(arn, "RequestApproval")
+        sandbox.stop_execution(arn)
+        assert sandbox.wait(arn).status == "ABORTED"
+        sandbox.sweep()
+        assert _is_consistent(sandbox, before, "stopped-asking") == "old"
+    assert sandbox.record("stopped-asking")["outcome"] == "rolled_back"
 
 
 @pytest.mark.parametrize("state", OF_A_FAILURE)
