@@ -50,6 +50,7 @@ from typing import Any
 
 import boto3
 import requests
+import yaml
 
 from overlap import PHASES, NotComparableError, Overlap, lives, overlap
 
@@ -63,6 +64,7 @@ DEADLINE_SECONDS = 120.0
 POLL_SECONDS = 0.25
 # The example's times, shortened: they are waited for and then taken off.
 SETTINGS = {
+    "trigger": "null",
     "health.interval_seconds": 1,
     "bake.seconds": 1,
     "bake.interval_seconds": 1,
@@ -145,7 +147,7 @@ class Site:
     """A running sandbox. ``about`` is its sandbox.json."""
 
     def __init__(self, about: dict[str, Any]) -> None:
-        self._about = about
+        self.about = about
         self._workflow = self.client("stepfunctions")
 
     def client(self, service: str) -> Any:
@@ -153,8 +155,8 @@ class Site:
         make: Any = boto3.client
         return make(
             service,
-            endpoint_url=self._about["aws_endpoint"],
-            region_name=self._about["region"],
+            endpoint_url=self.about["aws_endpoint"],
+            region_name=self.about["region"],
             aws_access_key_id="benchmark",
             aws_secret_access_key="benchmark",  # noqa: S106 the sandbox takes any
         )
@@ -164,17 +166,9 @@ class Site:
 
         With ``own_hosts`` the deployment has an overlap to tell of.
         """
-        self._control("POST", "push", {"image": f"{SERVICE}:{tag}"})
         self._control("DELETE", "operations")
-        request = {"action": "deploy", "service": SERVICE, "images": {SERVICE: tag}}
-        arn = self._workflow.start_execution(
-            stateMachineArn=self._about["state_machine_arn"], name=tag, input=json.dumps(request)
-        )["executionArn"]
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while (ended := self._workflow.describe_execution(executionArn=arn))["status"] == "RUNNING":
-            if time.monotonic() > deadline:
-                raise BenchmarkError(f"{tag} still runs after {DEADLINE_SECONDS:.0f} s")
-            time.sleep(POLL_SECONDS)
+        arn = self.start_deployment(tag)
+        ended = self.ended(arn)
         if ended["status"] != "SUCCEEDED":
             raise BenchmarkError(
                 f"{tag}: {ended['status']} {ended.get('error')}: {ended.get('cause')}"
@@ -193,6 +187,57 @@ class Site:
             overlap=self._overlap(ended, events) if own_hosts else None,
         )
 
+    def start_deployment(self, tag: str) -> str:
+        """Push an image and start its deployment; returns the execution's ARN."""
+        self._control("POST", "push", {"image": f"{SERVICE}:{tag}"})
+        request = {"action": "deploy", "service": SERVICE, "images": {SERVICE: tag}}
+        return self.start(request, tag)
+
+    def start(self, request: Mapping[str, Any], name: str | None = None) -> str:
+        """Start an execution; returns its ARN."""
+        named = {"name": name} if name else {}
+        answer = self._workflow.start_execution(
+            stateMachineArn=self.about["state_machine_arn"], input=json.dumps(request), **named
+        )
+        return str(answer["executionArn"])
+
+    def ended(self, arn: str) -> dict[str, Any]:
+        """Wait until an execution has ended, and describe it. Raises BenchmarkError."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while (found := self._workflow.describe_execution(executionArn=arn))["status"] == "RUNNING":
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"{arn} still runs after {DEADLINE_SECONDS:.0f} s")
+            time.sleep(POLL_SECONDS)
+        return dict(found)
+
+    def states(self, arn: str) -> list[str]:
+        """The states that an execution has entered, in their order."""
+        pages = self._workflow.get_paginator("get_execution_history").paginate(executionArn=arn)
+        return [
+            event["stateEnteredEventDetails"]["name"]
+            for page in pages
+            for event in page["events"]
+            if "stateEnteredEventDetails" in event
+        ]
+
+    def keep_warm(self, seconds: int) -> None:
+        """Change the service configuration: how long an old colour is kept."""
+        ssm, name = self.client("ssm"), f"/bluegreen/services/{SERVICE}"
+        document = yaml.safe_load(ssm.get_parameter(Name=name)["Parameter"]["Value"])
+        document["drain"]["keep_warm_seconds"] = seconds
+        ssm.put_parameter(Name=name, Value=yaml.safe_dump(document), Overwrite=True)
+
+    def wait_until_warm(self) -> None:
+        """Until the old colour is offered for an instant rollback. Raises BenchmarkError."""
+        dynamodb = self.client("dynamodb")
+        (table,) = (name for name in dynamodb.list_tables()["TableNames"] if "Deployments" in name)
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        key = {"pk": {"S": f"lock#{SERVICE}"}}
+        while "warm" not in dynamodb.get_item(TableName=table, Key=key).get("Item", {}):
+            if time.monotonic() > deadline:
+                raise BenchmarkError("the old colour was never kept warm")
+            time.sleep(POLL_SECONDS)
+
     def _overlap(self, ended: Mapping[str, Any], events: Sequence[Any]) -> Overlap:
         """What the hosts of two groups cost while an execution ran, by its events."""
         entered: dict[str, datetime] = {}
@@ -207,7 +252,7 @@ class Site:
             raise BenchmarkError(f"{ended['name']}: {error}") from error
 
     def _control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        url = self._about["control_url"] + path
+        url = self.about["control_url"] + path
         response = requests.request(method, url, json=body, timeout=30)
         response.raise_for_status()
         return response.json()

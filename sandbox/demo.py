@@ -168,21 +168,15 @@ class Demo:
         return Load(url, directory=self._sandbox.world.work_directory)
 
     def _deploy(self, version: str) -> Deployment:
-        """Push an image, deploy it and follow the execution, state by state, to its end."""
+        """Push an image, which deploys it, and follow the execution, state by state, to its end."""
         facts = self._sandbox.description
         service = facts["service"]
-        name = f"{service}-{version}-{int(time.time())}"
-        self._sandbox.images.push(f"{service}:{version}")
         client = self._sandbox.world.client("stepfunctions")
-        arn = client.start_execution(
-            stateMachineArn=facts["state_machine_arn"],
-            name=name,
-            input=json.dumps(
-                {"action": "deploy", "service": service, "images": {service: version}}
-            ),
-        )["executionArn"]
+        digest = self._sandbox.images.push(f"{service}:{version}")
+        arn = self._started_by_push(client, digest)
+        name = arn.rpartition(":")[2]
         began, began_at = time.monotonic(), datetime.now(UTC)
-        self._say(f"Deploying {service}:{version}")
+        self._say(f"Pushed {service}:{version}, which starts {name}")
         with self._console.status("") as status:
             for state in self._states(client, arn):
                 elapsed = f"{time.monotonic() - began:5.1f} s"
@@ -206,6 +200,19 @@ class Demo:
             deployment = self._with_switch(deployment, client, arn, ended)
         self._say("")
         return deployment
+
+    def _started_by_push(self, client: Any, digest: str) -> str:
+        """The execution that the push of an image has started."""
+        prefix = f"{self._sandbox.description['service']}-{digest.partition(':')[2][:12]}-"
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while time.monotonic() < deadline:
+            for one in client.list_executions(
+                stateMachineArn=self._sandbox.description["state_machine_arn"]
+            )["executions"]:
+                if one["name"].startswith(prefix):
+                    return str(one["executionArn"])
+            time.sleep(POLL_SECONDS)
+        raise SandboxError(f"the push has started no execution {prefix}…; see sandbox.log")
 
     def _with_switch(
         self, deployment: Deployment, client: Any, arn: str, ended: dict[str, Any]
