@@ -68,6 +68,11 @@ def test_back_by_service_while_warm_is_instant(sandbox: Running) -> None:
     with sandbox.configured({"drain.keep_warm_seconds": 15}), sandbox.under_load():
         deployment = sandbox.start_execution(sandbox.request("by-hand-regretted"), name="by-hand-2")
         sandbox.wait_until_warm()
+        said = sandbox.wait(
+            sandbox.start_execution({"action": "rollback", "service": "web", "dry_run": True})
+        )
+        assert said.succeeded, said.cause
+        assert sandbox.answer()["X-Version"] == "by-hand-regretted", "nothing was done"
         back = sandbox.start_execution({"action": "rollback", "service": "web"}, name="by-hand-3")
         ended = sandbox.wait(back)
         assert ended.succeeded, ended.cause
