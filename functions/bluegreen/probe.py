@@ -16,6 +16,7 @@ from bluegreen.deployment import Deployment
 # A probe must be over well within a function's timeout (30 s), however many answers it wants.
 _TIMEOUT_SECONDS = 2.0
 _BUDGET_SECONDS = 12.0
+_MISSED = 1e-4
 
 
 class _CertificateOf(HTTPAdapter):
@@ -70,7 +71,10 @@ def ask_both(deployment: Deployment, probe: Probe, percent: int, port: int) -> s
         deployment.rendered(probe.value, deployment.to_color),
     )
     missing = {True: deployment.to_color, False: deployment.to_color.other}
-    questions = math.ceil(probe.consecutive * 100 / min(percent, 100 - percent))
+    share = min(percent, 100 - percent) / 100
+    # So that chance hides a colour that answers in one look of ten thousand.
+    surely = math.log(_MISSED) / math.log(1 - share)
+    questions = math.ceil(max(probe.consecutive / share, surely))
     began = time.monotonic()
     asked = 0
     while missing and asked < questions and time.monotonic() - began <= _BUDGET_SECONDS:
