@@ -67,8 +67,8 @@ class Record:
     approval: the task token of a request for approval that nobody has answered. promoted: the step
     that is not to be watched any longer. approved_by: who has approved it, "" if nobody has.
     promoted_by: who has ended the watching of a step. watch: of the last step that was proved, None
-    before. images: as they were asked for until it is
-    planned. revision: ARN of the task definition that it registered.
+    before. images: as they were asked for until it is planned. revision: ARN of the task definition
+    that it registered.
     """
 
     id: str
@@ -133,24 +133,14 @@ class Store:
         images: as they were asked for. began: when its execution did. A record of an earlier
         execution of the same name goes: Step Functions lets a name be used again after 90 days.
         """
-        try:
+        item = _asked_for(deployment_id, service, images or {}, started_by, now)
+        with suppress(self._client.exceptions.ConditionalCheckFailedException):
             self._client.put_item(
                 TableName=self._table,
-                Item={
-                    "pk": {"S": f"deployment#{deployment_id}"},
-                    "service": {"S": service},
-                    "phase": {"S": "planning"},
-                    "execution_arn": {"S": execution_arn},
-                    "began": {"S": began},
-                    "started_at": _number(now),
-                    "started_by": {"S": started_by.model_dump_json()},
-                    "images": {"S": json.dumps(dict(images or {}))},
-                },
+                Item=item | {"execution_arn": {"S": execution_arn}, "began": {"S": began}},
                 ConditionExpression="attribute_not_exists(pk) OR began <> :began",
                 ExpressionAttributeValues={":began": {"S": began}},
             )
-        except self._client.exceptions.ConditionalCheckFailedException:
-            return
 
     def superseded(
         self,
@@ -168,27 +158,18 @@ class Store:
         by: the deployment that was begun instead, "" while that is not known. at, expires_at: epoch
         seconds; expires_at None: never.
         """
-        try:
+        item = _asked_for(deployment_id, service, images, started_by, at) | {
+            "execution_arn": {"S": ""},
+            "ended_at": _number(at),
+            "outcome": {"S": "superseded"},
+            "reason": {"S": reason},
+            "superseded_by": {"S": by},
+            **({"expires_at": _epoch(expires_at)} if expires_at else {}),
+        }
+        with suppress(self._client.exceptions.ConditionalCheckFailedException):
             self._client.put_item(
-                TableName=self._table,
-                Item={
-                    "pk": {"S": f"deployment#{deployment_id}"},
-                    "service": {"S": service},
-                    "phase": {"S": "planning"},
-                    "execution_arn": {"S": ""},
-                    "started_at": _number(at),
-                    "ended_at": _number(at),
-                    "started_by": {"S": started_by.model_dump_json()},
-                    "images": {"S": json.dumps(dict(images))},
-                    "outcome": {"S": "superseded"},
-                    "reason": {"S": reason},
-                    "superseded_by": {"S": by},
-                    **({"expires_at": _epoch(expires_at)} if expires_at else {}),
-                },
-                ConditionExpression="attribute_not_exists(pk)",
+                TableName=self._table, Item=item, ConditionExpression="attribute_not_exists(pk)"
             )
-        except self._client.exceptions.ConditionalCheckFailedException:
-            return
 
     def history(
         self, service: str, *, since: float, until: float, limit: int | None = None
@@ -297,21 +278,14 @@ class Store:
 
         approved_by: who has answered it with yes.
         """
-        update = "REMOVE approval" + (" SET approved_by = :by" if approved_by else "")
-        values = {"ExpressionAttributeValues": {":by": {"S": approved_by}}}
-        more: dict[str, Any] = values if approved_by else {}
-        try:
-            answer = self._client.update_item(
-                TableName=self._table,
-                Key=_key(f"deployment#{deployment_id}"),
-                UpdateExpression=update,
-                ConditionExpression="attribute_exists(approval)",
-                ReturnValues="ALL_OLD",
-                **more,
-            )
-        except self._client.exceptions.ConditionalCheckFailedException:
-            return None
-        return answer["Attributes"]["approval"]["S"]
+        old = self._update_if(
+            "attribute_exists(approval)",
+            f"deployment#{deployment_id}",
+            "REMOVE approval" + (" SET approved_by = :by" if approved_by else ""),
+            {":by": {"S": approved_by}} if approved_by else {},
+            "ALL_OLD",
+        )
+        return str(old["approval"]["S"]) if old else None
 
     def promote(self, deployment_id: str, step: int, by: str, seen: Watch | None) -> bool:
         """Note that somebody does not want this step to be watched any longer.
@@ -320,25 +294,19 @@ class Store:
         """
         one = Promotion(step=step, by=by).model_dump_json()
         unchanged = "watch = :seen" if seen else "attribute_not_exists(watch)"
-        try:
-            self._client.update_item(
-                TableName=self._table,
-                Key=_key(f"deployment#{deployment_id}"),
-                UpdateExpression=(
-                    "SET promoted = :step, "
-                    "promoted_by = list_append(if_not_exists(promoted_by, :none), :one)"
-                ),
-                ConditionExpression=f"attribute_exists(pk) AND {unchanged}",
-                ExpressionAttributeValues={
-                    ":step": {"N": str(step)},
-                    ":none": {"L": []},
-                    ":one": {"L": [{"S": one}]},
-                    **({":seen": {"S": _said_of(seen)}} if seen else {}),
-                },
-            )
-        except self._client.exceptions.ConditionalCheckFailedException:
-            return False
-        return True
+        done = self._update_if(
+            f"attribute_exists(pk) AND {unchanged}",
+            f"deployment#{deployment_id}",
+            "SET promoted = :step, "
+            "promoted_by = list_append(if_not_exists(promoted_by, :none), :one)",
+            {
+                ":step": {"N": str(step)},
+                ":none": {"L": []},
+                ":one": {"L": [{"S": one}]},
+                **({":seen": {"S": _said_of(seen)}} if seen else {}),
+            },
+        )
+        return done is not None
 
     def close(
         self,
@@ -356,30 +324,20 @@ class Store:
         warm does not become a success when its own execution wakes up. A request that never was a
         deployment leaves no record. expires_at: epoch seconds, None: never.
         """
-        try:
-            self._client.update_item(
-                TableName=self._table,
-                Key=_key(f"deployment#{deployment_id}"),
-                UpdateExpression=(
-                    "SET outcome = :outcome, reason = :reason, ended_at = :now, "
-                    "fencing = :fencing"
-                    + (", expires_at = :expires" if expires_at else " REMOVE expires_at")
-                ),
-                ConditionExpression=(
-                    "attribute_exists(pk) AND "
-                    "(attribute_not_exists(fencing) OR fencing <= :fencing)"
-                ),
-                ExpressionAttributeValues={
-                    ":outcome": {"S": outcome},
-                    ":reason": {"S": reason},
-                    ":now": _number(now),
-                    ":fencing": {"N": str(fencing)},
-                    **({":expires": _epoch(expires_at)} if expires_at else {}),
-                },
-            )
-        except self._client.exceptions.ConditionalCheckFailedException:
-            return False
-        return True
+        done = self._update_if(
+            "attribute_exists(pk) AND (attribute_not_exists(fencing) OR fencing <= :fencing)",
+            f"deployment#{deployment_id}",
+            "SET outcome = :outcome, reason = :reason, ended_at = :now, fencing = :fencing"
+            + (", expires_at = :expires" if expires_at else " REMOVE expires_at"),
+            {
+                ":outcome": {"S": outcome},
+                ":reason": {"S": reason},
+                ":now": _number(now),
+                ":fencing": {"N": str(fencing)},
+                **({":expires": _epoch(expires_at)} if expires_at else {}),
+            },
+        )
+        return done is not None
 
     def note_states(
         self, deployment_id: str, fencing: int, states: Sequence[StateTime], missing: str
@@ -389,39 +347,29 @@ class Store:
         missing: what of them could not be read, and why; "" when all are there. Nothing happens
         when somebody else has the deployment in hand meanwhile.
         """
-        with suppress(self._client.exceptions.ConditionalCheckFailedException):
-            self._client.update_item(
-                TableName=self._table,
-                Key=_key(f"deployment#{deployment_id}"),
-                UpdateExpression="SET states = :states, states_missing = :missing",
-                ConditionExpression="fencing = :fencing",
-                ExpressionAttributeValues={
-                    ":states": {"S": json.dumps([one.model_dump() for one in states])},
-                    ":missing": {"S": missing},
-                    ":fencing": {"N": str(fencing)},
-                },
-            )
+        self._update_if(
+            "fencing = :fencing",
+            f"deployment#{deployment_id}",
+            "SET states = :states, states_missing = :missing",
+            {
+                ":states": {"S": json.dumps([one.model_dump() for one in states])},
+                ":missing": {"S": missing},
+                ":fencing": {"N": str(fencing)},
+            },
+        )
 
     def expire(self, deployment_id: str, at: float) -> None:
         """Let a record go at that time, epoch seconds. Nothing happens when there is none."""
-        with suppress(self._client.exceptions.ConditionalCheckFailedException):
-            self._client.update_item(
-                TableName=self._table,
-                Key=_key(f"deployment#{deployment_id}"),
-                UpdateExpression="SET expires_at = :at",
-                ConditionExpression="attribute_exists(pk)",
-                ExpressionAttributeValues={":at": _epoch(at)},
-            )
+        self._update_if(
+            "attribute_exists(pk)",
+            f"deployment#{deployment_id}",
+            "SET expires_at = :at",
+            {":at": _epoch(at)},
+        )
 
     def keep(self, deployment_id: str) -> None:
         """Never let a record go after all. Nothing happens when there is none."""
-        with suppress(self._client.exceptions.ConditionalCheckFailedException):
-            self._client.update_item(
-                TableName=self._table,
-                Key=_key(f"deployment#{deployment_id}"),
-                UpdateExpression="REMOVE expires_at",
-                ConditionExpression="attribute_exists(pk)",
-            )
+        self._update_if("attribute_exists(pk)", f"deployment#{deployment_id}", "REMOVE expires_at")
 
     # Releases
 
@@ -449,21 +397,14 @@ class Store:
         return _way(item) if item else None
 
     def _note(self, deployment: Deployment, update: str, values: Mapping[str, Any]) -> None:
-        try:
-            self._client.update_item(
-                TableName=self._table,
-                Key=_key(f"deployment#{deployment.id}"),
-                UpdateExpression=update,
-                ConditionExpression="fencing <= :fencing",
-                ExpressionAttributeValues={
-                    ":fencing": {"N": str(deployment.fencing)},
-                    **values,
-                },
-            )
-        except self._client.exceptions.ConditionalCheckFailedException as error:
-            raise LockLost(
-                f"another execution has taken deployment {deployment.id} over"
-            ) from error
+        done = self._update_if(
+            "fencing <= :fencing",
+            f"deployment#{deployment.id}",
+            update,
+            {":fencing": {"N": str(deployment.fencing)}, **values},
+        )
+        if done is None:
+            raise LockLost(f"another execution has taken deployment {deployment.id} over")
 
     # Locks
 
@@ -563,20 +504,16 @@ class Store:
         """
         before = undone.follows if undone else None
         forgotten = ", changed_by" if undone and before is None else ""
-        try:
-            self._client.update_item(
-                TableName=self._table,
-                Key=_key(f"lock#{service}"),
-                UpdateExpression=("SET changed_by = :before " if before else "")
-                + f"REMOVE held, warm, held_for, lease_expires_at{forgotten}",
-                ConditionExpression="fencing = :fencing",
-                ExpressionAttributeValues={
-                    ":fencing": {"N": str(fencing)},
-                    **({":before": {"S": before}} if before else {}),
-                },
-            )
-        except self._client.exceptions.ConditionalCheckFailedException:
-            return
+        self._update_if(
+            "fencing = :fencing",
+            f"lock#{service}",
+            ("SET changed_by = :before " if before else "")
+            + f"REMOVE held, warm, held_for, lease_expires_at{forgotten}",
+            {
+                ":fencing": {"N": str(fencing)},
+                **({":before": {"S": before}} if before else {}),
+            },
+        )
 
     def held_locks(self) -> list[Lock]:
         """All locks that are held now, as the index shows them (eventually consistent)."""
@@ -611,26 +548,21 @@ class Store:
         else:
             values[":seen"] = {"N": str(seen.fencing)}
             unchanged = "fencing = :seen" + (f" AND {condition}" if condition else "")
-        try:
-            answer = self._client.update_item(
-                TableName=self._table,
-                Key=_key(f"lock#{service}"),
-                UpdateExpression=(
-                    "SET held = :held, deployment_id = :deployment, execution_arn = :execution, "
-                    "purpose = :purpose, lease_expires_at = :lease REMOVE warm, held_for "
-                    "ADD fencing :one"
-                ),
-                ConditionExpression=unchanged,
-                ExpressionAttributeValues=values,
-                ReturnValues="ALL_NEW",
-            )
-        except self._client.exceptions.ConditionalCheckFailedException as error:
-            holder = self.lock(service)
-            # The SDK repeats a call whose answer was lost: then it was this execution after all.
-            if holder and holder.held and holder.execution_arn == execution_arn:
-                return holder.fencing
-            raise LockHeld(_held_by(service, holder, now)) from error
-        return int(answer["Attributes"]["fencing"]["N"])
+        taken = self._update_if(
+            unchanged,
+            f"lock#{service}",
+            "SET held = :held, deployment_id = :deployment, execution_arn = :execution, "
+            "purpose = :purpose, lease_expires_at = :lease REMOVE warm, held_for ADD fencing :one",
+            values,
+            "ALL_NEW",
+        )
+        if taken is not None:
+            return int(taken["fencing"]["N"])
+        holder = self.lock(service)
+        # The SDK repeats a call whose answer was lost: then it was this execution after all.
+        if holder and holder.held and holder.execution_arn == execution_arn:
+            return holder.fencing
+        raise LockHeld(_held_by(service, holder, now))
 
     def _update_held(
         self,
@@ -639,23 +571,45 @@ class Store:
         lease: float,
         values: Mapping[str, Any] | None = None,
     ) -> None:
-        try:
-            self._client.update_item(
-                TableName=self._table,
-                Key=_key(f"lock#{deployment.service}"),
-                UpdateExpression=update,
-                ConditionExpression="attribute_exists(held) AND fencing = :fencing",
-                ExpressionAttributeValues={
-                    ":fencing": {"N": str(deployment.fencing)},
-                    ":lease": _number(lease),
-                    **(values or {}),
-                },
-            )
-        except self._client.exceptions.ConditionalCheckFailedException as error:
+        done = self._update_if(
+            "attribute_exists(held) AND fencing = :fencing",
+            f"lock#{deployment.service}",
+            update,
+            {
+                ":fencing": {"N": str(deployment.fencing)},
+                ":lease": _number(lease),
+                **(values or {}),
+            },
+        )
+        if done is None:
             raise LockLost(
                 f"deployment {deployment.id} no longer holds the lock of service "
                 f"{deployment.service}: another execution has taken over"
-            ) from error
+            )
+
+    def _update_if(
+        self,
+        condition: str,
+        pk: str,
+        update: str,
+        values: Mapping[str, Any] | None = None,
+        returning: Literal["ALL_NEW", "ALL_OLD", "NONE"] = "NONE",
+    ) -> Mapping[str, Any] | None:
+        """UpdateItem; the attributes it returns, or None when the condition does not hold."""
+        # Empty values are refused, and so have to be left out.
+        more: dict[str, Any] = {"ExpressionAttributeValues": values} if values else {}
+        try:
+            answer = self._client.update_item(
+                TableName=self._table,
+                Key=_key(pk),
+                UpdateExpression=update,
+                ConditionExpression=condition,
+                ReturnValues=returning,
+                **more,
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return None
+        return answer.get("Attributes", {})
 
     def _get(self, pk: str) -> Mapping[str, Any]:
         answer = self._client.get_item(TableName=self._table, Key=_key(pk), ConsistentRead=True)
@@ -664,6 +618,20 @@ class Store:
 
 def _key(pk: str) -> dict[str, Any]:
     return {"pk": {"S": pk}}
+
+
+def _asked_for(
+    deployment_id: str, service: str, images: Mapping[str, str], started_by: StartedBy, at: float
+) -> dict[str, Any]:
+    """What is kept of every deployment, from the moment at which it was asked for."""
+    return {
+        "pk": {"S": f"deployment#{deployment_id}"},
+        "service": {"S": service},
+        "phase": {"S": "planning"},
+        "started_at": _number(at),
+        "started_by": {"S": started_by.model_dump_json()},
+        "images": {"S": json.dumps(dict(images))},
+    }
 
 
 def _number(value: float) -> dict[str, Any]:
