@@ -15,11 +15,11 @@ from bluegreen import (
     earlier,
     ecr,
     ecs,
+    parameters,
     plan,
     preflight,
     scaling,
     scan,
-    service_parameter,
     traffic,
     watch,
 )
@@ -70,7 +70,7 @@ def handler(invocation: Invocation) -> dict[str, Any]:
             started_by=request.started_by,
             images=request.images,
         )
-    configuration = service_parameter.read(
+    configuration = parameters.read(
         clients.ssm(), invocation.settings.parameter_prefix, request.service
     )
     repeated = _repeated(store, request, configuration)

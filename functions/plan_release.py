@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bluegreen import service_parameter
+from bluegreen import parameters
 from bluegreen.configuration import describe
 from bluegreen.errors import InvalidRequest
 from bluegreen.release import ReleaseRequest, child_input, child_name
@@ -43,7 +43,7 @@ def _mistakes(request: ReleaseRequest, prefix: str) -> list[str]:
     mistakes = []
     for one in request.services:
         try:
-            configuration = service_parameter.read(clients.ssm(), prefix, one.service)
+            configuration = parameters.read(clients.ssm(), prefix, one.service)
         except InvalidRequest as error:
             mistakes.append(str(error))
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bluegreen import service_parameter
+from bluegreen import parameters
 from bluegreen.announcement import Announcement, Kind
 from bluegreen.errors import AwsRefused, AwsUnavailable, InvalidConfiguration
 from bluegreen.store import Record
@@ -42,7 +42,7 @@ def _slack(settings: Settings, service: str) -> str | None:
     """That the configuration is wrong may be just why it was never planned."""
     try:
         notify = translating_aws_errors(
-            lambda: service_parameter.read(clients.ssm(), settings.parameter_prefix, service)
+            lambda: parameters.read(clients.ssm(), settings.parameter_prefix, service)
         ).notify
     except (InvalidConfiguration, AwsRefused, AwsUnavailable) as error:
         logger().info("nobody to tell in Slack", extra={"reason": str(error)})
