@@ -16,7 +16,7 @@ from bluegreen.deployment import Deployment
 # A probe must be over well within a function's timeout (30 s), however many answers it wants.
 _TIMEOUT_SECONDS = 2.0
 _BUDGET_SECONDS = 12.0
-_MISSED = 1e-4
+_MISSED_BY_CHANCE = 1e-4
 
 
 class _CertificateOf(HTTPAdapter):
@@ -62,9 +62,10 @@ def ask_both(deployment: Deployment, probe: Probe, percent: int, port: int) -> s
 
     percent: what the new colour has. What answers otherwise is the old one, whose answers need not
     be as the probe wants them. There are so many questions that the smaller share may expect to be
-    found as often as a probe asks in a row; where they take too long for that, nothing can be told
-    from one that was not found, and the margin that was waited has to do. Returns "" when both do,
-    else what was found.
+    found as often as a probe asks in a row, and that chance hides it in one look of ten thousand
+    at most ((1 - share) ** questions); where they take too long for that, nothing can be told from
+    one that was not found, and the margin that was waited has to do. Returns "" when both do, else
+    what was found.
     """
     url, wanted = (
         _url(deployment, probe, port),
@@ -72,8 +73,7 @@ def ask_both(deployment: Deployment, probe: Probe, percent: int, port: int) -> s
     )
     missing = {True: deployment.to_color, False: deployment.to_color.other}
     share = min(percent, 100 - percent) / 100
-    # So that chance hides a colour that answers in one look of ten thousand.
-    surely = math.log(_MISSED) / math.log(1 - share)
+    surely = math.log(_MISSED_BY_CHANCE) / math.log(1 - share)
     questions = math.ceil(max(probe.consecutive / share, surely))
     began = time.monotonic()
     asked = 0

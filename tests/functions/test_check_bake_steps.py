@@ -130,6 +130,15 @@ def test_01_a_load_balancer_that_gives_the_new_colour_nothing_is_not_believed(
         bake(world, data)
 
 
+def test_01_a_probe_that_asks_for_few_in_a_row_still_asks_until_chance_hides_no_colour(
+    world: World, site: Site
+) -> None:
+    data = canary(world, site, probe={"consecutive": 3})
+    site.colors = ["blue"] * 80 + ["green"]
+    world.now += 20
+    assert bake(world, data)["proved_at"] == world.now
+
+
 def test_01_a_load_balancer_that_gives_the_new_colour_everything_is_not_believed(
     world: World, data: dict[str, Any], site: Site
 ) -> None:
