@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 
-class JsonApi:
+class JsonApi(ABC):
     """A context manager; ``answer`` says what comes back. url: for ``AWS_ENDPOINT_URL_…``."""
 
     def __init__(self) -> None:
@@ -44,6 +45,6 @@ class JsonApi:
         self._server.server_close()
         self._thread.join()
 
+    @abstractmethod
     def answer(self, target: str, asked: Mapping[str, Any]) -> tuple[int, bytes]:
         """Status and body for one call."""
-        raise NotImplementedError

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar
@@ -108,13 +109,13 @@ class Integration(StateTaskService):
 
     # ------------------------------------------------------------------- what each one does
 
+    @abstractmethod
     def submit(self, parameters: dict[str, Any]) -> Any:
         """Make the call; its answer in PascalCase."""
-        raise NotImplementedError
 
+    @abstractmethod
     def wait(self, env: Environment, submitted: Any) -> Any:
         """Wait for the end of what was started; its description in PascalCase."""
-        raise NotImplementedError
 
     def complete(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """The parameters with what Step Functions adds to them."""
