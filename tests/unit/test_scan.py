@@ -118,6 +118,8 @@ class Registry:
 
     def __init__(self) -> None:
         self.client = boto3.client("ecr", region_name=REGION)
+        # A mock_aws within another one begins with what that one has.
+        ecr_backends[ACCOUNT][REGION].reset()
         self.client.create_repository(repositoryName="web")
         self.answers: dict[str, Any] = {}
         self.asked: list[str] = []
