@@ -35,7 +35,8 @@ from sandbox.world import World
 
 LOG = logging.getLogger(__name__)
 WORKER = Path(__file__).parent / "lambda_worker.py"
-IMPORT_SECONDS = 30.0
+IMPORT_SECONDS = 120.0
+"""A second is enough, but not on a machine that does much else."""
 RETRY_SECONDS = (1.0, 2.0)
 """Lambda waits one and two minutes before it repeats a failed asynchronous invocation."""
 

@@ -483,7 +483,7 @@ class Running:
 
     def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         response = requests.request(
-            method, f"{self.endpoint}/_sandbox/{path}", json=body, timeout=30
+            method, f"{self.endpoint}/_sandbox/{path}", json=body, timeout=READY_SECONDS
         )
         response.raise_for_status()
         return response.json()

@@ -112,7 +112,7 @@ def test_the_performance_log_comes_to_mackerel(processes: RunningMetrics) -> Non
     host = processes.host(live)
     assert host.status == "working"
     assert host.values("custom.ecs.cpu.web.total")[minute] == pytest.approx(percent, rel=0.2)
-    assert percent > 20, "there is nothing to see"
+    assert percent > 5, "there is nothing to see"
     memory = host.values("custom.ecs.memory.web.usage")[minute] / MEBIBYTE
     assert TASKS * 48 < memory < TASKS * (48 + 60)
     assert host.values("custom.ecs.memory.web.limit")[minute] == TASKS * 256 * MEBIBYTE
@@ -178,7 +178,7 @@ def test_the_cgroups_of_real_containers_come_to_mackerel(containers: RunningMetr
     percent = (_cpu_seconds(places) - before) / (time.monotonic() - began) * 100
 
     assert containers.newest(live, "cpu.web.total") == pytest.approx(percent, rel=0.2)
-    assert percent > 20, "there is nothing to see"
+    assert percent > 5, "there is nothing to see"
     memory = sum(_memory(place) for place in places)
     assert containers.newest(live, "memory.web.usage") == pytest.approx(memory, rel=0.15)
     assert memory > TASKS * 48 * MEBIBYTE
