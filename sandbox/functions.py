@@ -37,6 +37,8 @@ LOG = logging.getLogger(__name__)
 WORKER = Path(__file__).parent / "lambda_worker.py"
 IMPORT_SECONDS = 120.0
 """A second is enough, but not on a machine that does much else."""
+IDLE_SECONDS = 120.0
+"""How long a worker without work is kept. Each takes some 70 MB; the tests have many sandboxes."""
 RETRY_SECONDS = (1.0, 2.0)
 """Lambda waits one and two minutes before it repeats a failed asynchronous invocation."""
 
@@ -54,6 +56,7 @@ class Worker:
 
     def __init__(self, function: Function, world: World, log: Callable[[str], None]) -> None:
         self.function = function
+        self.idle_since = 0.0
         ours, theirs = socket.socketpair()
         self._log = log
         stream = f"{time.strftime('%Y/%m/%d')}/[$LATEST]{uuid.uuid4().hex}"
@@ -144,12 +147,13 @@ class LambdaRuntime:
     """All functions and their workers.
 
     ``code`` is the folder that the functions of the template run from; ``log`` gets every line that
-    any prints.
+    any prints. As Lambda does, it ends workers that have been idle for ``idle_seconds``.
     """
 
     world: World
     code: Path
     log: Callable[[str], None]
+    idle_seconds: float = IDLE_SECONDS
     functions: dict[str, Function] = field(default_factory=dict)
     _users: UserFunctions = field(init=False)
     _idle: dict[str, list[Worker]] = field(default_factory=dict)
@@ -290,8 +294,19 @@ class LambdaRuntime:
         if self.world.stopping.is_set():
             worker.kill()
             return
+        now = time.monotonic()
         with self._lock:
+            worker.idle_since = now
             self._idle.setdefault(name, []).append(worker)
+            over = [one for idle in self._idle.values() for one in self._too_long(idle, now)]
+        for one in over:
+            one.kill()
+
+    def _too_long(self, idle: list[Worker], now: float) -> list[Worker]:
+        """Take those out that have been idle too long; the one that was used last comes last."""
+        count = sum(now - one.idle_since > self.idle_seconds for one in idle)
+        over, idle[:] = idle[:count], idle[count:]
+        return over
 
     def _bury(self, function: Function, event: Any, answer: Answer) -> None:
         if function.dead_letter_arn is None:

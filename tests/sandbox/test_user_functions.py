@@ -17,6 +17,7 @@ from tests.sandbox.workflow_stack import WorkflowStack, machine, until, zipped
 
 ECHO = "def handler(event, context):\n    return {'got': event, 'name': context.function_name}\n"
 SLEEPS = "import time\ndef handler(event, context):\n    time.sleep(60)\n"
+PROCESS = "import os\ndef handler(event, context):\n    return os.getpid()\n"
 RAISES = (
     "class Broken(Exception): ...\n"
     "def handler(event, context):\n    raise Broken(f\"no {event['what']}\")\n"
@@ -138,6 +139,25 @@ def test_it_calls_the_sandbox_as_aws(stack: WorkflowStack, name: str) -> None:
     assert stack.invoke(name, {}) == (None, None)
     parameter = stack.client("ssm").get_parameter(Name="/it")
     assert parameter["Parameter"]["Value"] == "was here"
+
+
+def test_a_process_without_work_is_kept_for_a_while_only(tmp_path: Path) -> None:
+    stack = WorkflowStack(tmp_path, idle_seconds=1.0)
+    stack.start()
+    try:
+        for name in ("seldom", "often"):
+            stack.create_function(name, PROCESS)
+        seldom, often = (stack.invoke(name, {})[0] for name in ("seldom", "often"))
+        assert stack.invoke("often", {})[0] == often
+        until(lambda: stack.invoke("often", {})[0] and not is_running(seldom))
+        assert stack.invoke("often", {})[0] == often, "it was never idle for long"
+        assert stack.invoke("seldom", {})[0] != seldom
+    finally:
+        stack.stop()
+
+
+def is_running(process: int) -> bool:
+    return Path(f"/proc/{process}").exists()
 
 
 @pytest.mark.parametrize("resource", ["arn", "lambda:invoke"])

@@ -32,9 +32,10 @@ Found = TypeVar("Found")
 
 @dataclass
 class WorkflowStack:
-    """``directory`` is its own."""
+    """``directory`` is its own; ``idle_seconds``: how long a function without work is kept."""
 
     directory: Path
+    idle_seconds: float = 60.0
     endpoint: str = ""
     clients: dict[str, Any] = field(default_factory=dict)
     _process: subprocess.Popen[str] | None = None
@@ -42,7 +43,10 @@ class WorkflowStack:
     def start(self) -> None:
         with (self.directory / "output.txt").open("w") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.sandbox.workflow_stack", str(self.directory)],
+                [
+                    *(sys.executable, "-m", "tests.sandbox.workflow_stack"),
+                    *(str(self.directory), str(self.idle_seconds)),
+                ],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -212,7 +216,7 @@ def zipped(files: Mapping[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def main(directory: Path) -> None:
+def main(directory: Path, idle_seconds: float) -> None:
     """Run the stack until standard input ends."""
     # moto is slow to load, and the test that imports this module does not need it.
     from sandbox import ecs, executions
@@ -230,7 +234,9 @@ def main(directory: Path) -> None:
     images = Images(world)
     scheduler = ecs.install(world, images, ProcessRuntime(directory))
     log = (directory / "functions.log").open("w", buffering=1)
-    functions = LambdaRuntime(world, directory / "functions", lambda line: print(line, file=log))
+    functions = LambdaRuntime(
+        world, directory / "functions", lambda line: print(line, file=log), idle_seconds
+    )
     functions.install()
     executions.install(events.append, server.endpoint)
     world.client("iam").create_role(RoleName="any", AssumeRolePolicyDocument="{}")
@@ -255,4 +261,4 @@ def main(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), float(sys.argv[2]))
