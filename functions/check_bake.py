@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,10 +46,17 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     shift = without_question(shift)
     late = _late(deployment, look, shift)
     shift = _since(shift, "late_since", now, late)
-    if look.tasks_for(0) > invocation.data["idle"]["desired_count"]:
-        return {**shift, "status": "outgrown", "reason": "there are more hosts than tasks by now"}
     old_missing = observe.old_color_missing(look, deployment, invocation.data)
-    missing = _check_health(deployment, look, invocation.data, now) or look.unknown() or old_missing
+    ill = _check_health(deployment, look, invocation.data, shift, now)
+    missing = ill or look.unknown() or old_missing
+    verdict = _verdict(invocation, deployment, shift)
+    shift = _since(shift, "unknown_since", now, verdict.status == "unknown")
+    outgrown = look.tasks_for(0) > invocation.data["idle"]["desired_count"]
+    if verdict.status == "unknown" and (outgrown or shift["proved_at"] is None):
+        _check_patience(deployment, verdict, shift, now, now)
+    if outgrown:
+        # What is missing is about to be started: its time counts from then on.
+        return {**shift, "status": "outgrown", "reason": "there are more hosts than tasks by now"}
     shift = _since(shift, "ill_since", now, missing)
     if late and not missing:
         reason = some([f"{one} came late" for one in late])
@@ -58,10 +66,12 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     if missing and missing == old_missing and now >= _gives_up_at(deployment, shift, now):
         raise HostNotReady(f"not there at the deadline: {old_missing}")
     if shift["proved_at"] is None:
-        if not _prove(deployment, shift, now):
+        shift = _prove(deployment, shift, now)
+        if shift["proved_at"] is None:
             elapsed = now - shift["shifted_at"]
             wait = wait_seconds(1, _paced(deployment, elapsed), deployment.margin_seconds - elapsed)
-            reason = "the switch does not show yet"
+            unknown = f"; {verdict.reason}" if verdict.status == "unknown" else ""
+            reason = f"the switch does not show yet{unknown}"
             return {**shift, "status": "waiting", "reason": reason, "wait_seconds": wait}
         invocation.store.enter(deployment, "baking")
         record = _record(invocation, deployment)
@@ -75,12 +85,15 @@ def handler(invocation: Invocation) -> dict[str, Any]:
                 details=allowed_by(record.approved_by, record.promoted_by),
             ),
         )
-        shift = {**shift, "proved_at": now}
-    return _watch(invocation, deployment, shift, missing)
+    return _watch(invocation, deployment, shift, missing, verdict)
 
 
 def _watch(
-    invocation: Invocation, deployment: Deployment, shift: Mapping[str, Any], missing: str
+    invocation: Invocation,
+    deployment: Deployment,
+    shift: Mapping[str, Any],
+    missing: str,
+    verdict: gates.Verdict,
 ) -> dict[str, Any]:
     """A step that was proved: ask hooks, watch on, take the next one, or be done. missing: what the
     health of the new colour lacks. Raises BakeFailed.
@@ -90,8 +103,6 @@ def _watch(
     now, step = invocation.now, shift["step"]
     record = _record(invocation, deployment)
     ends_at = shift["proved_at"] + strategy.seconds(deployment, step)
-    verdict = _verdict(invocation, deployment, shift)
-    shift = _since(shift, "unknown_since", now, verdict.status == "unknown")
     left, reason = ends_at - now, missing
     if record.promoted == step:
         left = 0
@@ -216,9 +227,15 @@ def _late(deployment: Deployment, look: Look, shift: Mapping[str, Any]) -> list[
     return differing(look.weights(), wanted, before)
 
 
-def _check_health(deployment: Deployment, look: Look, data: Mapping[str, Any], now: float) -> str:
+def _check_health(
+    deployment: Deployment,
+    look: Look,
+    data: Mapping[str, Any],
+    shift: Mapping[str, Any],
+    now: float,
+) -> str:
     """What is missing now, "" if nothing. Raises IdleColorUnhealthy when that is too much."""
-    configuration, shift = deployment.configuration, data["shift"]
+    configuration = deployment.configuration
     facts = observe.color_health(
         clients.ecs(), clients.logs(), look, deployment, deployment.to_color, data
     )
@@ -239,14 +256,24 @@ def _check_health(deployment: Deployment, look: Look, data: Mapping[str, Any], n
 
 
 def _gives_up_at(deployment: Deployment, shift: Mapping[str, Any], now: float) -> float:
-    """Until when what is missing since ``ill_since`` is waited for."""
-    step_ends_at = shift["shifted_at"] + strategy.seconds(deployment, shift["step"])
-    since = max(step_ends_at, shift.get("ill_since", now))
+    """Until when what is missing since ``ill_since`` is waited for.
+
+    A load balancer keeps requests from targets that do not answer, so what is missing of a colour
+    has the rest of the step as well: looks at a long one are minutes apart, and two tasks that are
+    started one after the other must not be taken for one that never answers. A host's proxy sends
+    its requests to nobody else. Hosts that came late have a deadline of their own, which says so.
+    """
+    if "late_since" in shift:
+        return math.inf
+    since = shift.get("ill_since", now)
+    if not deployment.on_hosts:
+        since = max(since, shift["shifted_at"] + strategy.seconds(deployment, shift["step"]))
     return float(since + deployment.configuration.health.deadline_seconds)
 
 
-def _prove(deployment: Deployment, shift: Mapping[str, Any], now: float) -> bool:
-    """Whether the load balancer was seen to follow.
+def _prove(deployment: Deployment, shift: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """The shift with ``proved_at`` once the load balancer was seen to follow, until then with what
+    was ``seen`` of a part.
 
     All traffic on the new colour: the probe has to find it, so many times in a row. A part of it:
     both colours have to answer after the configured margin, as answers cannot tell one part from
@@ -255,17 +282,21 @@ def _prove(deployment: Deployment, shift: Mapping[str, Any], now: float) -> bool
     configuration, percent = deployment.configuration, shift["percent"]
     probing, port = configuration.probe, configuration.router.probe_port
     elapsed = now - shift["shifted_at"]
+    rest = {name: value for name, value in shift.items() if name != "seen"}
     if (probing is None or percent < 100) and elapsed < deployment.margin_seconds:
-        return False
+        return {**shift}
     if probing is None:
-        return True
+        return {**rest, "proved_at": now}
     if percent < 100:
-        wrong = probe.ask_both(deployment, probing, percent, port)
+        seen = probe.ask_both(deployment, probing, percent, port, probe.seen_before(shift))
+        wrong = seen.wrong
+        unproved = {**rest, "seen": {"colors": list(seen.colors), "answers": seen.answers}}
     else:
         wrong = probe.ask(deployment, probing, deployment.to_color, port)
+        unproved = rest
     if wrong and elapsed >= max(probing.timeout_seconds, deployment.margin_seconds):
         raise SwitchNotProved(
             f"the weights are {show(weights_for(deployment.to_color, percent))}, but "
             f"{elapsed:.0f} s later the load balancer does not follow: {wrong}"
         )
-    return not wrong
+    return unproved if wrong else {**rest, "proved_at": now}

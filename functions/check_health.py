@@ -8,7 +8,7 @@ from typing import Any
 
 from bluegreen import ecs, health, observe, probe
 from bluegreen.deployment import Deployment, parse
-from bluegreen.errors import HostNotReady, IdleColorUnhealthy
+from bluegreen.errors import IdleColorUnhealthy
 from bluegreen.look import Asked, Look, asked_before
 from bluegreen.pace import wait_seconds
 from runtime import clients, routers
@@ -20,8 +20,8 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     """Answers ``status`` "healthy", "waiting", or "outgrown" when the live colour has scaled out
     meanwhile (StartIdleColor follows it), with the reason.
 
-    While the old colour keeps a part of the traffic, it is waited for on every host as well. Raises
-    IdleColorUnhealthy or, for the old colour, HostNotReady when it is given up.
+    It is asked as long as the idle colour has no traffic; then CheckBake looks. Raises
+    IdleColorUnhealthy when it is given up.
     """
     deployment = parse(invocation.data)
     invocation.store.prove(deployment, invocation.now)
@@ -56,11 +56,6 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     )
     if verdict.status == "failed":
         raise IdleColorUnhealthy(f"{deployment.to_color}: {verdict.reason}")
-    old_missing = observe.old_color_missing(look, deployment, invocation.data)
-    if verdict.status == "healthy" and old_missing:
-        if invocation.now >= deadline:
-            raise HostNotReady(f"not there at the deadline: {old_missing}")
-        verdict = health.Verdict("waiting", old_missing)
     if verdict.status == "healthy" and (more := _live_runs_more(deployment, look, started)):
         return {**counted, "status": "outgrown", "reason": more}
     return {

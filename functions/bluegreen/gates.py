@@ -28,8 +28,14 @@ BEFORE_MINUTES = 60
 RECENT_MINUTES = 5
 # Of a new colour; less says nothing of response times.
 _FEWEST_MINUTES = 2
-# Of the score interval: one look in a hundred takes chance for something else.
-_Z = 2.326
+# How far chance is given credit, in standard deviations (quantiles of the normal distribution):
+# what more than one look in a thousand shows by chance is not bad, and what more than one in ten
+# does is not waited for. Of two colours that are as good as each other (0.5 to 5 % of errors, 300
+# or 1,000 requests a minute, 10, 50 or 90 % of them new) fewer than one in a hundred goes back by
+# that, while 5 % instead of none in 100 requests a minute are found in some minutes:
+# tests/unit/test_gates.py.
+_SURE = 3.090
+_LIKELY = 1.282
 # From least to worst: https://mackerel.io/api-docs/entry/alerts
 _STATUSES = ("WARNING", "UNKNOWN", "CRITICAL")
 
@@ -124,18 +130,19 @@ class Answers:
         """How many of its answers are errors."""
         return 100 * self.errors / self.requests if self.requests else 0.0
 
-    @property
-    def percent_at_least(self) -> float:
-        """What is hardly more than there is behind it: the lower end of Wilson's score interval.
+    def percent_between(self, deviations: float) -> tuple[float, float]:
+        """Between which percents that share lies, chance taken into account: Wilson's score
+        interval, of so many standard deviations. 0 and 0 without requests.
 
         https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval
         """
         if not self.requests:
-            return 0.0
-        count, share, square = self.requests, self.errors / self.requests, _Z * _Z
+            return 0.0, 0.0
+        count, share, square = self.requests, self.errors / self.requests, deviations * deviations
         middle = share + square / (2 * count)
-        spread = _Z * math.sqrt(share * (1 - share) / count + square / (4 * count * count))
-        return 100 * max(0.0, middle - spread) / (1 + square / count)
+        spread = deviations * math.sqrt(share * (1 - share) / count + square / (4 * count * count))
+        least, most = max(0.0, middle - spread), min(1 + square / count, middle + spread)
+        return 100 * least / (1 + square / count), 100 * most / (1 + square / count)
 
 
 @dataclass(frozen=True)
@@ -268,19 +275,37 @@ def wanted_requests(bake: Bake) -> int:
     return max([one.requests for one in (bake.errors, bake.response_time) if one], default=0)
 
 
+def _points_more(new: Answers, old: Answers | None, deviations: float) -> float:
+    """How many percentage points more of the new colour's answers than of the old one's are errors,
+    at least: the lower end of an interval of so many standard deviations for the difference of two
+    shares, as both are known from so many requests only.
+
+    Method 10 of R. G. Newcombe, Interval estimation for the difference between independent
+    proportions, Statistics in Medicine 17 (1998), 873-890. Without anything to compare with, no
+    error is one that the old colour had as well.
+    """
+    old = old or Answers(0, 0, 0, None)
+    least, _ = new.percent_between(deviations)
+    _, most = old.percent_between(deviations)
+    spread = math.hypot(new.percent - least, most - old.percent)
+    return round(new.percent - old.percent - spread, 6)
+
+
 def _errors(facts: Facts, bake: Bake, color: Color) -> list[str]:
     new, old, limit = facts.new, facts.old, bake.errors
     if limit is None or new is None or new.requests < limit.requests:
         return []
-    # Without anything to compare with, no error is one that the old colour had as well.
-    usual = old.percent if old else 0.0
-    if round(new.percent_at_least - usual, 6) <= limit.percentage_points:
+    if _points_more(new, old, _SURE) <= limit.percentage_points:
         return []
-    return [
-        f"{color} answered {new.percent:.1f} % of {_requests(new)} with 5xx"
-        + _beside(facts, color, f"{usual:.1f} %")
-        + f"; allowed: {limit.percentage_points:.1f} points more"
-    ]
+    return [f"{_with_5xx(facts, color)}; allowed: {limit.percentage_points:.1f} points more"]
+
+
+def _with_5xx(facts: Facts, color: Color) -> str:
+    new, old = facts.new, facts.old
+    assert new
+    return f"{color} answered {new.percent:.1f} % of {_requests(new)} with 5xx" + _beside(
+        facts, color, f"{old.percent if old else 0.0:.1f} %"
+    )
 
 
 def _unclear(facts: Facts, bake: Bake, color: Color) -> str:
@@ -289,12 +314,8 @@ def _unclear(facts: Facts, bake: Bake, color: Color) -> str:
     A new colour may be slow for its first minute, until its caches are filled.
     """
     new, old, limit = facts.new, facts.old, bake.errors
-    usual = old.percent if old else 0.0
-    if limit and new and round(new.percent - usual, 6) > limit.percentage_points:
-        return (
-            f"{color} answered {new.percent:.1f} % of {_requests(new)} with 5xx, "
-            "which are too few to be sure"
-        )
+    if limit and new and _points_more(new, old, _LIKELY) > limit.percentage_points:
+        return f"{_with_5xx(facts, color)}, which is too few to be sure"
     if bake.response_time and new and new.minutes < _FEWEST_MINUTES:
         return f"{_minutes(new)} of {color} says nothing of its response time yet"
     return ""

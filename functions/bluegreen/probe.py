@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import requests
@@ -57,37 +59,63 @@ def ask(deployment: Deployment, probe: Probe, color: Color, port: int) -> str:
     return ""
 
 
-def ask_both(deployment: Deployment, probe: Probe, percent: int, port: int) -> str:
+@dataclass(frozen=True)
+class Seen:
+    """Which colours have answered since a shift, in so many answers to all looks together.
+
+    wrong: what the last look lacks; "" when both have answered.
+    """
+
+    colors: Sequence[Color] = ()
+    answers: int = 0
+    wrong: str = ""
+
+
+def seen_before(shift: Mapping[str, Any]) -> Seen:
+    """What earlier looks have seen. shift: ``$.shift``."""
+    seen = shift.get("seen", {})
+    colors = [Color(one) for one in seen.get("colors", [])]
+    return Seen(colors, seen.get("answers", 0))
+
+
+def ask_both(deployment: Deployment, probe: Probe, percent: int, port: int, before: Seen) -> Seen:
     """Whether both colours answer while each has a part of the traffic; how well is not asked.
 
     percent: what the new colour has. What answers otherwise is the old one, whose answers need not
     be as the probe wants them. There are so many questions that the smaller share may expect to be
     found as often as a probe asks in a row, and that chance hides it in one look of ten thousand
-    at most ((1 - share) ** questions); where they take too long for that, nothing can be told from
-    one that was not found, and the margin that was waited has to do. Returns "" when both do, else
-    what was found.
+    at most ((1 - share) ** questions). Answers that take too long for that are asked for in the
+    next look, beside what was seen before.
     """
     url, wanted = (
         _url(deployment, probe, port),
         deployment.rendered(probe.value, deployment.to_color),
     )
-    missing = {True: deployment.to_color, False: deployment.to_color.other}
     share = min(percent, 100 - percent) / 100
     surely = math.log(_MISSED_BY_CHANCE) / math.log(1 - share)
     questions = math.ceil(max(probe.consecutive / share, surely))
     began = time.monotonic()
-    asked = 0
-    while missing and asked < questions and time.monotonic() - began <= _BUDGET_SECONDS:
+    colors, asked = list(before.colors), 0
+    while len(colors) < 2 and asked < questions and time.monotonic() - began <= _BUDGET_SECONDS:
         answer = _get(url, probe)
         if isinstance(answer, str):
-            return answer
+            return Seen(colors, before.answers + asked, answer)
         is_new = answer.headers.get(probe.header) == wanted
-        if is_new or answer.ok:
-            missing.pop(is_new, None)
+        color = deployment.to_color if is_new else deployment.to_color.other
+        if (is_new or answer.ok) and color not in colors:
+            colors.append(color)
         asked += 1
-    if not missing or asked < questions:
-        return ""
-    return f"GET {url}: {' and '.join(missing.values())} in none of {asked} answers"
+    answers = before.answers + asked
+    missing = [one for one in (deployment.to_color, deployment.to_color.other) if one not in colors]
+    if not missing:
+        return Seen(colors, answers)
+    wrong = f"GET {url}: {' and '.join(missing)} in none of {answers} answers"
+    if answers < questions:
+        wrong += (
+            f", and it takes {questions} to tell that from chance: make probe.path faster, "
+            "probe.timeout_seconds longer or the step bigger"
+        )
+    return Seen(colors, answers, wrong)
 
 
 def _url(deployment: Deployment, probe: Probe, port: int) -> str:

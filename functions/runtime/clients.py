@@ -53,6 +53,12 @@ def cloudwatch() -> CloudWatchClient:
 
 
 @lru_cache(maxsize=1)
+def cloudwatch_once() -> CloudWatchClient:
+    """Reads once, and briefly: what cannot be read is unknown, and the next look reads again."""
+    return boto3.client("cloudwatch", config=_ONCE.merge(Config(connect_timeout=2, read_timeout=3)))
+
+
+@lru_cache(maxsize=1)
 def dynamodb() -> DynamoDBClient:
     return boto3.client("dynamodb", config=_CONFIG)
 
@@ -134,6 +140,15 @@ def ssm() -> SSMClient:
 
 
 @lru_cache(maxsize=1)
+def ssm_briefly() -> SSMClient:
+    """Reads twice, and briefly: for what is unknown without an answer."""
+    config = Config(
+        connect_timeout=2, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 2}
+    )
+    return boto3.client("ssm", config=_CONFIG.merge(config))
+
+
+@lru_cache(maxsize=1)
 def ssm_once() -> SSMClient:
     """Reads once: for a function that has others to look after."""
     return boto3.client("ssm", config=_ONCE)
@@ -146,5 +161,5 @@ def stepfunctions() -> SFNClient:
 
 @lru_cache(maxsize=1)
 def stepfunctions_once() -> SFNClient:
-    """Reads once, and briefly: for what a state can do without."""
+    """Asks once, and briefly: for what a state can do without, and what is answered only once."""
     return boto3.client("stepfunctions", config=_ONCE.merge(Config(read_timeout=5)))

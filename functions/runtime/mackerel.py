@@ -27,4 +27,4 @@ def connect(url: str, parameter: str, **options: Any) -> Mackerel:
 @lru_cache(maxsize=1)
 def keys() -> SSMProvider:
     """What reads keys, and keeps them."""
-    return SSMProvider(boto3_client=clients.ssm())
+    return SSMProvider(boto3_client=clients.ssm_briefly())

@@ -135,3 +135,17 @@ def test_an_ill_target_is_not_waited_for_for_ever(world: World, data: dict[str, 
     world.now += 1
     with pytest.raises(IdleColorUnhealthy, match="not healthy at the deadline"):
         bake(world, data)
+
+
+def test_an_ill_target_behind_a_load_balancer_has_the_rest_of_a_long_step_too(
+    world: World, data: dict[str, Any]
+) -> None:
+    """It gets no requests. Looks are minutes apart there: the next one may see another task that
+    has just been started, and must not take both for one that never answers.
+    """
+    data["deployment"]["configuration"]["bake"]["seconds"] = 3600
+    bake(world, data)
+    world.health[GREEN] = ["healthy", "initial"]
+    bake(world, data)
+    world.now += 700
+    assert bake(world, data)["status"] == "waiting"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -126,7 +128,7 @@ def test_01_a_load_balancer_that_gives_the_new_colour_nothing_is_not_believed(
     assert bake(world, data)["proved_at"] is None
     assert len(site.asked) == 100, "a tenth of them would be ten"
     world.now += 1
-    with pytest.raises(SwitchNotProved, match=r"blue 90, green 10, but 60 s.*green in none of 100"):
+    with pytest.raises(SwitchNotProved, match=r"blue 90, green 10, but 60 s.*green in none of 200"):
         bake(world, data)
 
 
@@ -144,8 +146,59 @@ def test_01_a_load_balancer_that_gives_the_new_colour_everything_is_not_believed
 ) -> None:
     site.colors = ["green"]
     world.now += 60
-    with pytest.raises(SwitchNotProved, match="blue in none of 100 answers"):
+    with pytest.raises(SwitchNotProved, match=r"blue in none of 100 answers$"):
         bake(world, data)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every answer takes a second, so a look has time for 12 of the 100 that it takes."""
+    seconds = SimpleNamespace(monotonic=itertools.count().__next__)
+    monkeypatch.setattr("bluegreen.probe.time", seconds)
+
+
+@pytest.mark.usefixtures("slow")
+def test_01_a_colour_that_was_not_seen_in_time_is_looked_for_on(
+    world: World, data: dict[str, Any], site: Site
+) -> None:
+    site.colors = ["blue"] * 12 + ["green"]
+    world.now += 20
+    answer = bake(world, data)
+    assert (answer["status"], answer["proved_at"]) == ("waiting", None)
+    assert answer["seen"] == {"colors": ["blue"], "answers": 12}
+    answer = bake(world, data)
+    assert answer["proved_at"] == world.now, "what was seen before counts"
+    assert "seen" not in answer
+
+
+@pytest.mark.usefixtures("slow")
+def test_01_a_colour_that_was_never_seen_is_not_proved_and_the_reason_says_why(
+    world: World, data: dict[str, Any], site: Site
+) -> None:
+    site.colors = ["blue"]
+    world.now += 20
+    bake(world, data)
+    world.now += 40
+    with pytest.raises(SwitchNotProved) as raised:
+        bake(world, data)
+    assert str(raised.value).endswith(
+        "green in none of 24 answers, and it takes 100 to tell that from chance: make probe.path "
+        "faster, probe.timeout_seconds longer or the step bigger"
+    )
+
+
+@pytest.mark.usefixtures("slow")
+def test_01_what_was_seen_of_one_step_is_none_of_the_next(
+    world: World, data: dict[str, Any], site: Site
+) -> None:
+    site.colors = ["blue"] * 12
+    world.now += 20
+    assert bake(world, data)["seen"]["colors"] == ["blue"]
+    site.colors = ["green", "blue"]
+    bake(world, data)
+    world.now += 30
+    assert bake(world, data)["status"] == "next_step"
+    assert "seen" not in step(world, data)
 
 
 def test_01_the_proof_of_one_step_is_none_of_the_next(

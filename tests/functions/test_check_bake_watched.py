@@ -82,6 +82,43 @@ def test_an_alarm_in_a_step_ends_it_before_all_of_the_traffic_moves(
     assert world.weights() == {BLUE: 90, GREEN: 10}
 
 
+@pytest.fixture
+def canary(world: World, site: Site) -> dict[str, Any]:
+    """A tenth of the traffic on green, a moment ago: no probe can tell anything for 20 s."""
+    world.configure(
+        strategy={"type": "canary", "percent": 10, "seconds": 30},
+        bake={**ALARMS, "unknown_seconds": 10},
+    )
+    data = world.started()
+    site.serve(data)
+    data["shift"] = world.run("shift_traffic", data)
+    return data
+
+
+def test_an_alarm_is_seen_at_the_first_look_after_a_shift(
+    world: World, watched: Watched, site: Site, canary: dict[str, Any]
+) -> None:
+    """It may have gone on hours ago, while somebody was asked for approval."""
+    watched.alarm_is("ALARM")
+    with pytest.raises(BakeFailed, match=r"with 10 % of the traffic on green: alarm web-5xx"):
+        bake(world, canary)
+    assert site.asked == []
+
+
+def test_21_what_cannot_be_read_before_the_proof_is_not_waited_for_longer_than_after_it(
+    world: World, watched: Watched, canary: dict[str, Any]
+) -> None:
+    watched.alarm_is("INSUFFICIENT_DATA")
+    assert bake(world, canary)["reason"] == (
+        "the switch does not show yet; alarm web-5xx: INSUFFICIENT_DATA: so it is"
+    )
+    world.now += 9
+    assert bake(world, canary)["status"] == "waiting"
+    world.now += 1
+    with pytest.raises(BakeFailed, match="unknown is not OK"):
+        bake(world, canary)
+
+
 def test_an_alarm_that_was_on_before_counts_once_it_has_been_off(
     world: World, watched: Watched, data: dict[str, Any]
 ) -> None:

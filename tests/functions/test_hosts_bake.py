@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bluegreen.errors import (
+    BakeFailed,
     DrainFailed,
     HostNotReady,
     HostNotSwitched,
@@ -16,6 +17,7 @@ from bluegreen.errors import (
 from runtime import clients
 from tests.functions.host_world import ALL_BLUE, ALL_GREEN, HostWorld
 from tests.functions.site import Site
+from tests.functions.watched import Watched
 from tests.functions.world import BLUE, GREEN
 
 NO_TASK = "connection refused"
@@ -36,7 +38,7 @@ def bring_in(hosts: HostWorld, data: dict[str, Any]) -> None:
     if data["shift"]["status"] == "outgrown":
         assert hosts.until_over("start_idle_color", data)["status"] == "started"
         hosts.places_tasks(data)
-        assert hosts.until_over("check_health", data)["status"] == "healthy"
+        assert bake(hosts, data)["status"] == "late"
     assert hosts.until_over("shift_traffic", data)["status"] == "shifted"
 
 
@@ -269,6 +271,70 @@ def test_a_host_that_is_emptied_while_it_bakes_is_no_failure(
     assert bake(hosts, data)["status"] == "baked"
 
 
+def test_a_colour_that_does_not_answer_on_a_host_has_its_deadline_and_not_the_whole_step(
+    hosts: HostWorld, data: dict[str, Any]
+) -> None:
+    """The proxy there has nobody else to send its requests to."""
+    data["deployment"]["configuration"]["bake"]["seconds"] = 3600
+    bake(hosts, data)
+    hosts.hosts[1].answers[GREEN] = NO_TASK
+    since = bake(hosts, data)["ill_since"]
+    hosts.now = since + 595
+    assert bake(hosts, data)["status"] == "waiting"
+    hosts.now += 10
+    with pytest.raises(IdleColorUnhealthy, match="not healthy at the deadline: 2 of 3 targets"):
+        bake(hosts, data)
+
+
+def test_an_old_colour_that_keeps_traffic_and_does_not_answer_has_no_whole_step_either(
+    hosts: HostWorld,
+) -> None:
+    hosts.configure(strategy={"type": "canary", "percent": 10, "seconds": 3600})
+    data = hosts.started()
+    hosts.until_over("shift_traffic", data)
+    bake(hosts, data)
+    hosts.hosts[1].answers[BLUE] = NO_TASK
+    since = bake(hosts, data)["ill_since"]
+    hosts.now = since + 605
+    with pytest.raises(HostNotReady, match=r"(?s)blue, which keeps a part .*target i-2"):
+        bake(hosts, data)
+
+
+def test_06_an_alarm_is_seen_while_more_hosts_than_tasks_are_there(
+    hosts: HostWorld, data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Watched(hosts, monkeypatch) as made:
+        made.has_alarm("web-5xx")
+        data["deployment"]["configuration"]["bake"]["alarms"] = ["web-5xx"]
+        hosts.add_host(ALL_BLUE)
+        assert bake(hosts, data)["status"] == "outgrown"
+        made.alarm_is("ALARM")
+        with pytest.raises(BakeFailed, match="alarm web-5xx"):
+            bake(hosts, data)
+
+
+def test_21_alarms_that_cannot_be_read_for_long_while_hosts_come_count_as_bad(
+    hosts: HostWorld, data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Watched(hosts, monkeypatch):
+        assert bake(hosts, data)["proved_at"] == hosts.now
+        data["deployment"]["configuration"]["bake"] |= {"alarms": ["gone"], "unknown_seconds": 30}
+        hosts.add_host(ALL_BLUE)
+        assert bake(hosts, data)["status"] == "outgrown"
+        hosts.now += 30
+        with pytest.raises(BakeFailed, match="unknown is not OK"):
+            bake(hosts, data)
+
+
+def test_no_host_on_which_the_new_colour_answers_ends_it_when_hosts_come_too(
+    hosts: HostWorld, data: dict[str, Any]
+) -> None:
+    hosts.runs(GREEN, on=[])
+    hosts.add_host(ALL_BLUE)
+    with pytest.raises(IdleColorUnhealthy, match="no healthy target is left under traffic"):
+        bake(hosts, data)
+
+
 # DrainOldColor
 
 
@@ -493,11 +559,11 @@ def test_14_a_host_that_appears_in_the_middle_gets_a_task_of_each_colour_with_we
     counts = {color: hosts.service(color)["desiredCount"] for color in (BLUE, GREEN)}
     assert counts == {BLUE: 4, GREEN: 4}
     hosts.places_tasks(stepping)
-    assert hosts.look("check_health", stepping)["status"] == "waiting"
+    assert bake(hosts, stepping)["status"] == "waiting"
     newcomer.answers[BLUE] = ""
     newcomer.restore(hosts.wanted, hosts.now)
-    assert hosts.until_over("check_health", stepping)["status"] == "healthy"
-    assert hosts.until_over("shift_traffic", stepping)["status"] == "shifted"
+    hosts.now = proved_at + 30
+    assert bake(hosts, stepping)["status"] == "next_step"
     assert hosts.traffic() == [TENTH] * 4
     assert stepping["shift"]["proved_at"] == proved_at
 
@@ -517,7 +583,9 @@ def test_14_the_old_colour_gets_no_task_where_it_has_no_traffic(
 ) -> None:
     hosts.add_host(answering=())
     assert bake(hosts, data)["status"] == "outgrown"
-    bring_in(hosts, data)
+    assert hosts.until_over("start_idle_color", data)["status"] == "started"
+    hosts.places_tasks(data)
+    assert bake(hosts, data)["reason"].startswith("baking for another")
     assert hosts.service(BLUE)["desiredCount"] == 3
     assert hosts.traffic() == [ALL_GREEN] * 4
 
@@ -574,11 +642,11 @@ def test_14_a_host_on_which_the_old_colour_does_not_start_is_given_up_at_the_dea
     assert bake(hosts, stepping)["status"] == "outgrown"
     hosts.until_over("start_idle_color", stepping)
     hosts.places_tasks(stepping)
-    answer = hosts.look("check_health", stepping)
+    answer = bake(hosts, stepping)
     assert (answer["status"], "target i-4" in answer["reason"]) == ("waiting", True)
     hosts.now = stepping["idle"]["started_at"] + 600
-    with pytest.raises(HostNotReady, match=r"(?s)blue, which keeps a part .*target i-4"):
-        hosts.look("check_health", stepping)
+    with pytest.raises(HostNotSwitched, match=r"(?s)i-4 came later and .*blue, .* target i-4"):
+        bake(hosts, stepping)
     assert hosts.traffic() == [TENTH] * 3 + [ALL_BLUE]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -90,6 +92,29 @@ def test_21_alarms_that_cannot_be_read_are_unknown_and_no_crash(
     [found] = at_start(world, alarms=["web-5xx"])
     assert found.startswith("CloudWatch alarms: ")
     assert at_start(world, alarms=["web-5xx"]) == []
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """CloudWatch takes every connection, and answers none."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDWATCH", f"http://127.0.0.1:{port}")
+        clients.cloudwatch_once.cache_clear()
+        yield
+    clients.cloudwatch_once.cache_clear()
+
+
+@pytest.mark.usefixtures("silent")
+def test_21_a_cloudwatch_that_never_answers_is_unknown_long_before_a_function_has_to_end(
+    world: World,
+) -> None:
+    began = time.monotonic()
+    world.now = START + 4 * MINUTE
+    alarms, answers = look(world, shifted_at=START, alarms=["web-5xx"], **ERRORS).unreadable
+    assert time.monotonic() - began < 15
+    assert "Read timeout" in alarms
+    assert "Read timeout" in answers
 
 
 # Alerts

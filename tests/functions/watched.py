@@ -30,6 +30,7 @@ class Watched:
         for service in ("cloudwatch", "sqs"):
             get_backend(service)[ACCOUNT][REGION].reset()
         clients.cloudwatch.cache_clear()
+        clients.cloudwatch_once.cache_clear()
         self.mackerel = MackerelServer(api_key=KEY, clock=lambda: world.now)
         clients.ssm().put_parameter(Name="/mackerel/key", Value=KEY, Type="SecureString")
         self.queue = clients.sqs().create_queue(

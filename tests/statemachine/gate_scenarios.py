@@ -374,15 +374,14 @@ GATES = [
         deploying(
             PlanDeployment=[{**_EVERY_GATE, **gates("idle_healthy", "approval", "before_shift")}],
             StartIdleColor=[STARTED, {**STARTED, "desired_count": 3}],
-            CheckHealth=[HEALTHY] * 5,
+            CheckHealth=[HEALTHY] * 4,
             TestIdleColor=[SAID_YES],
             RequestApproval=[APPROVED],
             BeforeShift=[BEFORE_YES],
-            ShiftTraffic=[SHIFTED, SHIFTED],
             CheckBake=[MORE_HOSTS, BAKED],
         ),
         f"{REGISTER} {START} {HEALTH} {TEST} NoteTests {HEALTH} {ASK} {BEFORE} {HEALTH} "
-        f"{SHIFT} {BAKE} {START} {HEALTH} {SHIFT} {BAKE} Baked {DRAIN} {SUCCEED}",
+        f"{SHIFT} {BAKE} {START} {BAKE} Baked {DRAIN} {SUCCEED}",
         "succeeded",
     ),
     # After the end

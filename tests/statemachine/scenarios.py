@@ -18,6 +18,7 @@ from tests.statemachine.scripts import (
     FAIL,
     HEALTH,
     HEALTHY,
+    HOSTS_ASKED,
     LATE,
     LEFTOVERS,
     LIVE,
@@ -195,13 +196,36 @@ SCENARIOS = [
         DEPLOY_WEB,
         deploying(
             StartIdleColor=[STARTED, {**STARTED, "desired_count": 3}],
-            CheckHealth=[HEALTHY, HEALTHY],
-            ShiftTraffic=[SHIFTED, SHIFTED],
+            CheckBake=[MORE_HOSTS, BAKING, BAKED],
+        ),
+        f"{REGISTER} {START} {HEALTH} {SHIFT} {BAKE} {START} {BAKE} WaitForBake {BAKE} Baked "
+        f"{DRAIN} {SUCCEED}",
+        "succeeded",
+        slept=[4],
+    ),
+    Scenario(
+        "more hosts than tasks, which have to be asked before a task is started there",
+        DEPLOY_WEB,
+        deploying(
+            StartIdleColor=[STARTED, {**STARTED, **HOSTS_ASKED}, STARTED],
             CheckBake=[MORE_HOSTS, BAKED],
         ),
-        f"{REGISTER} {START} {HEALTH} {SHIFT} {BAKE} {START} {HEALTH} {SHIFT} "
+        f"{REGISTER} {START} {HEALTH} {SHIFT} {BAKE} {START} WaitForIdleColor {START} {BAKE} Baked "
+        f"{DRAIN} {SUCCEED}",
+        "succeeded",
+        slept=[1],
+    ),
+    Scenario(
+        "what has traffic is watched while more hosts come up",
+        DEPLOY_WEB,
+        deploying(
+            StartIdleColor=[STARTED, {**STARTED, **LEFTOVERS}, STARTED],
+            CheckBake=[MORE_HOSTS, MORE_HOSTS, BAKED],
+        ),
+        f"{REGISTER} {START} {HEALTH} {SHIFT} {BAKE} {START} WaitForMoreHosts {BAKE} {START} "
         f"{BAKE} Baked {DRAIN} {SUCCEED}",
         "succeeded",
+        slept=[1],
     ),
     Scenario(
         "the drain is waited for",

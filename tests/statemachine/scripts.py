@@ -26,6 +26,12 @@ ASKING = {**ASKED, "decision": "waiting", "since": 1000.0, "reason": "the hosts 
 NOTHING_TO_DO = {**PLANNED, "decision": "nothing_to_do"}
 REVISION = {"arn": "arn:aws:ecs:ap-northeast-1:123456789012:task-definition/web:2"}
 LEFTOVERS = {"status": "waiting", "reason": "2 tasks left are stopping", "wait_seconds": 1}
+HOSTS_ASKED = {
+    "status": "waiting",
+    "reason": "the hosts are being asked",
+    "asked": {"commands": ["c-1"], "at": 1000.0},
+    "wait_seconds": 1,
+}
 STARTED = {
     "status": "started",
     "ecs_deployment_id": "ecs-svc/1",

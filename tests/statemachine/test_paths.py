@@ -221,7 +221,7 @@ def test_a_host_that_came_late_is_brought_in_by_the_step_that_was_taken(
     assert (again["shift"]["step"], again["shift"]["percent"]) == (SHIFTED["step"], 100)
     run = ran("more hosts than tasks while they bake")
     assert run.data("StartIdleColor")[1]["shift"] == MORE_HOSTS
-    assert run.data("ShiftTraffic")[1]["idle"]["desired_count"] == 3
+    assert run.data("CheckBake")[1]["idle"]["desired_count"] == 3
 
 
 def test_failures_are_told_apart(ran: Callable[[str], Run]) -> None:

@@ -167,8 +167,11 @@ def test_a_rollback_never_shifts() -> None:
 
 
 def test_traffic_is_shifted_only_to_what_was_healthy() -> None:
-    without = DEPLOYMENT.reachable(DEPLOYMENT.start, without="CheckHealth")
-    assert "ShiftTraffic" not in without
+    looks = {"CheckHealth", "CheckBake"}
+    into = {one.source for one in DEPLOYMENT.transitions if one.target == "ShiftTraffic"}
+    assert into == {"IsIdleColorHealthy", "IsBaked", "WaitForShift"}
+    for name in ("IsIdleColorHealthy", "IsBaked"):
+        assert {one.source for one in DEPLOYMENT.transitions if one.target == name} <= looks
 
 
 @pytest.mark.parametrize("name", ["TestIdleColor", "RequestApproval", "BeforeShift", "AfterShift"])
@@ -193,6 +196,24 @@ def test_under_traffic_it_is_bake_that_looks() -> None:
     assert DEPLOYMENT.states["LookAgain"]["Default"] == "CheckHealth"
 
 
+def test_what_is_started_under_traffic_is_looked_at_by_bake_and_nothing_else_is() -> None:
+    """Only hosts that were asked, for seconds, are waited for without a look between."""
+    choice = DEPLOYMENT.states["IsIdleColorStarted"]
+    has_traffic = {"Variable": "$.shift", "IsPresent": True}
+    assert choice["Choices"] == [
+        {
+            "And": [{"Variable": "$.idle.status", "StringEquals": "started"}, has_traffic],
+            "Next": "CheckBake",
+        },
+        {"Variable": "$.idle.status", "StringEquals": "started", "Next": "CheckHealth"},
+        {
+            "And": [has_traffic, {"Variable": "$.idle.asked", "IsPresent": False}],
+            "Next": "WaitForMoreHosts",
+        },
+    ]
+    assert DEPLOYMENT.states["WaitForMoreHosts"]["Next"] == "CheckBake"
+
+
 @pytest.mark.parametrize(
     ("name", "looks"), [("BeforeShift", "LookAgain"), ("AfterShift", "CheckBake")]
 )
@@ -211,16 +232,18 @@ def test_the_migration_is_over_before_anything_is_started() -> None:
 
 
 def test_nothing_is_done_twice_for_one_wish() -> None:
-    """Tests and approval leave a key behind, and are asked only as long as it is not there."""
+    """Tests and approval leave a key behind, and are asked only as long as it is not there. Under
+    traffic CheckHealth is not asked, which they follow.
+    """
     asked = {
         rule["Next"]: [one["Variable"] for one in rule["And"] if one.get("IsPresent") is False]
         for rule in DEPLOYMENT.states["IsIdleColorHealthy"]["Choices"]
         if "And" in rule
     }
     assert asked == {
-        "TestIdleColor": ["$.shift", "$.tested"],
-        "RequestApproval": ["$.shift", "$.approval"],
-        "BeforeShift": ["$.shift"],
+        "TestIdleColor": ["$.tested"],
+        "RequestApproval": ["$.approval"],
+        "BeforeShift": [],
     }
     (rule,) = (
         one
