@@ -38,7 +38,6 @@ from bluegreen.deployment import (
 )
 from bluegreen.earlier import Earlier
 from bluegreen.errors import DeploymentRefused, InvalidRequest, LockHeld
-from bluegreen.image import parse as parse_image
 from bluegreen.look import Asked, asked_before
 from bluegreen.pace import wait_seconds
 from bluegreen.routers import Survey, hosts, listener
@@ -76,7 +75,7 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     repeated = _repeated(store, request, configuration)
     images = {
         **(repeated.images if repeated else {}),
-        **_images(configuration, request.images),
+        **ecr.resolve_all(clients.ecr(), configuration, request.images),
     }
     try:
         # Looking takes no lock, so that a refusal, or nothing to do, disturbs nobody.
@@ -271,19 +270,6 @@ def _repeated(
     if request.like is None:
         return None
     return earlier.find(clients.ecs(), clients.ecr(), store, request.like, configuration)
-
-
-def _images(configuration: ServiceConfiguration, requested: Mapping[str, str]) -> dict[str, str]:
-    known = {container.name: container.repository for container in configuration.containers}
-    if unknown := sorted(set(requested) - set(known)):
-        raise InvalidRequest(
-            f"images: no container {', '.join(unknown)} in the service configuration "
-            f"(it has {', '.join(known)})"
-        )
-    return {
-        name: ecr.resolve(clients.ecr(), name, known[name], parse_image(name, known[name], image))
-        for name, image in requested.items()
-    }
 
 
 def _plan(

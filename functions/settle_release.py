@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Literal
 
 from bluegreen import history
 from bluegreen.outcome import reason_of
 from bluegreen.pace import wait_seconds
 from bluegreen.release import Child, settle, way
-from bluegreen.store import Record, Store
+from bluegreen.store import Record
 from runtime import clients
 from runtime.invocation import Invocation, task
+
+# More than the clocks of Step Functions and of a function differ.
+_CLOCKS_SECONDS = 60
 
 
 @task
 def handler(invocation: Invocation) -> dict[str, Any]:
     """Answers ``status`` "succeeded" when no old colour is held any longer; "waiting" until then,
-    or as long as services go back; "failed" with error and cause, a line for each service, when
-    they have, or when the old colour of one could not be let go. ``services``: service →
-    deployment_id, outcome and reason. since carries over.
+    as long as it cannot be said which way to go, or as services go back; "failed" with error and
+    cause, a line for each service, when they have, or when the old colour of one could not be let
+    go. ``services``: service → deployment_id, outcome and reason. since carries over.
     """
     machine, now = invocation.settings.state_machine_arn, invocation.now
     store, release = invocation.store, invocation.execution_arn
     since = invocation.data.get("settled", {}).get("since", now)
-    children = [
-        _child(store, machine, release, one) for one in invocation.data["release"]["children"]
-    ]
+    children = [_child(invocation, one) for one in invocation.data["release"]["children"]]
     gone_at = history.expires_at(now, invocation.settings.history_days)
-    decision = settle(children, store.decide_release(release, way(children), gone_at))
+    found = way(children)
+    decided = store.decide_release(release, found, gone_at) if found else store.release_way(release)
+    decision = settle(children, decided)
     answer: dict[str, Any] = {
         "since": since,
         "services": {
@@ -66,15 +70,14 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     }
 
 
-def _child(store: Store, machine: str, release: str, planned: Mapping[str, Any]) -> Child:
-    name, service = planned["name"], planned["service"]
+def _child(invocation: Invocation, planned: Mapping[str, Any]) -> Child:
+    machine, release = invocation.settings.state_machine_arn, invocation.execution_arn
+    store, name, service = invocation.store, planned["name"], planned["service"]
     own_arn = _arn(machine, name)
     own, undo = _described(own_arn), _described(_arn(machine, f"undo-{name}"))
     finish = _described(_arn(machine, f"finish-{name}"))
     lock, record = store.lock(service), store.read(name)
-    # A record of that name may be older than this release, if it never came to one of its own, or
-    # somebody else's.
-    known = record if own and record and _is_part(record, release, service) else None
+    known = record if record and _is_part(record, invocation, service) else None
     ours = known is not None and lock is not None and lock.held and lock.deployment_id == name
     held = ours and lock is not None and lock.held_for == release
     its_own = ours and lock is not None and lock.execution_arn == own_arn
@@ -94,9 +97,16 @@ def _child(store: Store, machine: str, release: str, planned: Mapping[str, Any])
     )
 
 
-def _is_part(record: Record, release: str, service: str) -> bool:
+def _is_part(record: Record, invocation: Invocation, service: str) -> bool:
+    """A record of that name may be somebody else's, or that of an earlier release of the same name,
+    if the deployment never came to one of its own: names can be used again after 90 days.
+    """
+    if record.started_at < datetime.fromisoformat(invocation.began).timestamp() - _CLOCKS_SECONDS:
+        return False
     planned = record.deployment
-    return record.service == service and (planned is None or planned.release == release)
+    if planned and planned.release != invocation.execution_arn:
+        return False
+    return record.service == service
 
 
 def _arn(machine: str, name: str) -> str:

@@ -6,14 +6,42 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bluegreen.configuration import ServiceConfiguration
 from bluegreen.errors import InvalidRequest
-from bluegreen.image import EcrRepository, ImageReference
+from bluegreen.image import EcrRepository, ImageReference, parse
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr import ECRClient
 
 # https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_DescribeImages.html
 _IMAGES_PER_CALL = 1000
+
+
+def resolve_all(
+    client: ECRClient, configuration: ServiceConfiguration, requested: Mapping[str, str]
+) -> dict[str, str]:
+    """Container → ``repository URI@sha256:…`` of what a request asks for, container → image.
+
+    Raises InvalidRequest, a mistake a line.
+    """
+    known = {container.name: container.repository for container in configuration.containers}
+    found, mistakes = {}, []
+    if unknown := sorted(set(requested) - set(known)):
+        mistakes.append(
+            f"images: no container {', '.join(unknown)} in the service configuration "
+            f"(it has {', '.join(known)})"
+        )
+    for name, image in requested.items():
+        if name not in known:
+            continue
+        try:
+            parsed = parse(name, known[name], image)
+            found[name] = resolve(client, name, known[name], parsed)
+        except InvalidRequest as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise InvalidRequest("\n".join(mistakes))
+    return found
 
 
 def resolve(client: ECRClient, container: str, configured: str, image: ImageReference) -> str:

@@ -96,6 +96,16 @@ def _drained(data: Mapping[str, Any]) -> Outcome:
     if drain_failure := data.get("drain_failure"):
         if drain_failure["Error"] == "TrafficChanged":
             return Outcome("traffic_left", "TrafficChanged", reason_of(drain_failure), good=False)
+        if data.get("deployment", {}).get("release") and "recovery" not in data:
+            # Given back, the lock would leave it live while the rest of its release goes back.
+            return Outcome(
+                "held",
+                drain_failure["Error"],
+                "the new colour is live, but not marked for its release: "
+                f"{reason_of(drain_failure)}; it ends as the release does",
+                good=False,
+                lock_stays=True,
+            )
         return Outcome(
             "succeeded",
             drain_failure["Error"],

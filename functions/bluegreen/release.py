@@ -73,11 +73,13 @@ def child_name(release_arn: str, service: str) -> str:
     return f"{release[: _LONGEST_NAME - len(service) - _MARK - 2]}-{mark}-{service}"
 
 
-def child_input(one: ReleasedService, request: ReleaseRequest, release_arn: str) -> dict[str, Any]:
-    """The execution input of one service's deployment."""
+def child_input(
+    one: ReleasedService, images: dict[str, str], request: ReleaseRequest, release_arn: str
+) -> dict[str, Any]:
+    """The execution input of one service's deployment. images: as they were resolved."""
     return DeployRequest(
         service=one.service,
-        images=one.images,
+        images=images,
         overrides=one.overrides,
         like=one.like,
         skip_bake=one.skip_bake,
@@ -114,7 +116,12 @@ class Child:
 
     @property
     def is_good(self) -> bool:
-        return self.held or (self.outcome == "nothing_to_do" and self.status == "SUCCEEDED")
+        return self.held or self.outcome == "nothing_to_do"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may yet be held, or has been since its lock was looked at."""
+        return self.status == "RUNNING" and self.outcome in ("", "held")
 
 
 @dataclass(frozen=True)
@@ -126,14 +133,28 @@ class Decision:
     reason: str = ""
 
 
-def way(children: Sequence[Child]) -> Way:
-    """Which way a release goes whose executions have ended, if that is not decided yet."""
-    return "finish" if all(child.is_good for child in children) else "undo"
+def way(children: Sequence[Child]) -> Way | None:
+    """Which way a release goes, if that is not decided yet; None as long as it cannot be said.
+
+    An execution that has ended may be said to run for a moment still:
+    https://docs.aws.amazon.com/step-functions/latest/apireference/API_DescribeExecution.html
+    """
+    left = [child for child in children if not child.is_good]
+    if not left:
+        return "finish"
+    return None if all(child.is_open for child in left) else "undo"
 
 
-def settle(children: Sequence[Child], decided: Way) -> Decision:
+def settle(children: Sequence[Child], decided: Way | None) -> Decision:
     """What to do next on that way. Can be asked as often as wanted."""
-    return _finish(children) if decided == "finish" else _undo(children)
+    match decided:
+        case "finish":
+            return _finish(children)
+        case "undo":
+            return _undo(children)
+        case None:
+            runs = [child.service for child in children if not child.is_good]
+            return Decision("wait", reason=f"{', '.join(runs)} still deployed")
 
 
 def _finish(children: Sequence[Child]) -> Decision:
@@ -178,7 +199,7 @@ def _finished(child: Child) -> str:
 
 def _ended(child: Child) -> str:
     """One line: how a service of a failed release ended."""
-    if not child.status:
+    if not child.status and not child.outcome:
         return f"{child.service}: not started"
     if _is_left(child):
         return f"{child.service}: NOT rolled back, please look: {child.undo_reason}"[

@@ -44,13 +44,21 @@ class RunningServices(Running):
     def push_to(self, service: str, tag: str, **how: str) -> None:
         self.control("POST", "push", {"image": f"{service}:{tag}", **how})
 
-    def start_release(self, images: Mapping[str, str], name: str, order: str = "parallel") -> str:
-        """Start a release of these tags; returns its ARN."""
+    def start_release(
+        self,
+        images: Mapping[str, str],
+        name: str,
+        order: str = "parallel",
+        overrides: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Start a release of these tags; returns its ARN. overrides: of some of the services."""
+        changed = overrides or {}
         request = {
             "action": "release",
             "order": order,
             "services": [
-                {"service": service, "images": {service: tag}} for service, tag in images.items()
+                {"service": one, "images": {one: tag}, "overrides": changed.get(one, {})}
+                for one, tag in images.items()
             ],
         }
         answer = self.client("stepfunctions").start_execution(

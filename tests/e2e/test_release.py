@@ -84,16 +84,29 @@ def test_what_is_live_already_is_fine_and_what_is_refused_takes_the_others_back(
 ) -> None:
     before, versions = shop.state(), shop.versions()
     shop.push_to("api", "beside-refused")
-    # There is no such image of jobs, which is found out when its deployment is planned.
-    images = {"web": versions["web"], "api": "beside-refused", "jobs": "nowhere"}
+    images = {**versions, "api": "beside-refused"}
+    # No host has so much, which is found out when its deployment is planned.
+    too_much = {"jobs": {"memory": "1000000"}}
     with shop.all_under_load():
-        status, cause = shop.wait_for_release(shop.start_release(images, "release-refused"))
+        arn = shop.start_release(images, "release-refused", overrides=too_much)
+        status, cause = shop.wait_for_release(arn)
         assert status == "FAILED"
         assert "web: nothing to do" in cause
         assert "api: rolled back" in cause
         assert "jobs: refused" in cause
         assert shop.versions() == versions
     assert shop.state() == before
+
+
+def test_a_typo_in_one_tag_is_found_before_a_service_is_touched(shop: RunningServices) -> None:
+    before, newest = shop.state(), [shop.history(service)[0] for service in PORTS]
+    shop.push_to("api", "beside-typo")
+    images = {**shop.versions(), "api": "beside-typo", "jobs": "nowhere"}
+    status, cause = shop.wait_for_release(shop.start_release(images, "release-typo"))
+    assert status == "FAILED"
+    assert "service jobs: images.jobs: repository 'jobs' has no image 'nowhere'" in cause
+    assert shop.state() == before
+    assert [shop.history(service)[0] for service in PORTS] == newest, "none was started"
 
 
 def test_23_a_release_that_was_stopped_leaves_all_on_their_old_version(

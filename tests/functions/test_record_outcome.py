@@ -310,7 +310,7 @@ def test_who_let_it_go_on_is_told_with_its_end_and_kept(world: World, told: Any)
     deployment = world.record().deployment
     assert deployment
     world.store.ask_approval(deployment, "token")
-    assert world.store.take_approval("d-1", "ann") == "token"
+    world.store.note_approved("d-1", "token", "ann")
     world.store.promote("d-1", 0, "bob", None)
     record(world, data | {"drain": {"status": "done", "reason": "ended"}})
     [one] = [one for one in told() if one.kind == "succeeded"]

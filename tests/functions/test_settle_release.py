@@ -8,9 +8,20 @@ from typing import Any
 import pytest
 from moto.backends import get_backend
 
+from bluegreen.color import Color
 from bluegreen.errors import AwsUnavailable
 from runtime import clients
-from tests.functions.world import ACCOUNT, MACHINE, REGION, World, execution_arn
+from tests.functions.site import Site
+from tests.functions.world import (
+    ACCOUNT,
+    BLUE,
+    GREEN,
+    MACHINE,
+    REGION,
+    START,
+    World,
+    execution_arn,
+)
 
 RELEASE = execution_arn("spring")
 
@@ -51,6 +62,12 @@ def ended(name: str, status: str) -> None:
     """How an execution ended, which moto cannot be told."""
     machine = get_backend("stepfunctions")[ACCOUNT][REGION].describe_state_machine(MACHINE)
     next(one for one in machine.executions if one.name == name).status = status
+
+
+def forget(name: str) -> None:
+    """As if an execution was not there, or is not yet."""
+    machine = get_backend("stepfunctions")[ACCOUNT][REGION].describe_state_machine(MACHINE)
+    machine.executions = [one for one in machine.executions if one.name != name]
 
 
 def settle(
@@ -108,6 +125,116 @@ def test_an_old_colour_that_could_not_be_let_go_is_said(
     answer = settle(world, children[:2])
     assert answer["status"] == "failed"
     assert "api: the new version is live, but the old colour is held" in answer["cause"]
+
+
+def test_nothing_is_decided_while_one_is_said_to_run(
+    world: World, children: list[dict[str, Any]]
+) -> None:
+    """Its deployment has just ended, or goes on after the release has lost sight of it."""
+    world.start_execution("spring-mail")
+    world.store.open("spring-mail", "mail", execution_arn("spring-mail"), "then", world.now)
+    mail = {"name": "spring-mail", "service": "mail", "input": {}}
+    answer = settle(world, [*children[:2], mail])
+    assert (answer["status"], answer["reason"]) == ("waiting", "mail still deployed")
+    assert answer["wait_seconds"] >= 1
+    assert world.store.release_way(RELEASE) is None
+    assert started() == {}
+    world.store.close("spring-mail", "nothing_to_do", "live already", world.now, 0)
+    assert settle(world, [*children[:2], mail], answer)["status"] == "waiting"
+    assert set(started()) == {"finish-spring-web", "finish-spring-api"}
+
+
+def test_one_that_ended_badly_while_it_was_said_to_run_takes_the_others_back(
+    world: World, children: list[dict[str, Any]]
+) -> None:
+    world.start_execution("spring-mail")
+    mail = {"name": "spring-mail", "service": "mail", "input": {}}
+    assert settle(world, [*children[:2], mail])["reason"] == "mail still deployed"
+    ended("spring-mail", "ABORTED")
+    settle(world, [*children[:2], mail])
+    assert set(started()) == {"undo-spring-web", "undo-spring-api"}
+
+
+def test_what_recovery_has_decided_is_done_while_one_still_runs(
+    world: World, children: list[dict[str, Any]]
+) -> None:
+    world.start_execution("spring-mail")
+    mail = {"name": "spring-mail", "service": "mail", "input": {}}
+    world.store.decide_release(RELEASE, "undo", None)
+    settle(world, [*children[:2], mail])
+    assert set(started()) == {"undo-spring-web", "undo-spring-api"}
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "not there"])
+def test_what_waits_for_the_release_does_so_whatever_its_execution_is_said_to_do(
+    world: World, children: list[dict[str, Any]], status: str
+) -> None:
+    """DescribeExecution is eventually consistent, and this cannot be taken back."""
+    if status == "RUNNING":
+        ended("spring-api", "RUNNING")
+    else:
+        forget("spring-api")
+    settle(world, children[:2])
+    assert world.store.release_way(RELEASE) == "finish"
+    assert set(started()) == {"finish-spring-web", "finish-spring-api"}
+
+
+def test_the_record_of_an_earlier_release_of_that_name_says_nothing(
+    world: World, children: list[dict[str, Any]]
+) -> None:
+    """This time its deployment was not even started."""
+    long_ago = START - 91 * 86_400
+    world.store.open("spring-mail", "mail", execution_arn("spring-mail"), "then", long_ago)
+    world.store.close("spring-mail", "nothing_to_do", "live already", long_ago, 0)
+    mail = {"name": "spring-mail", "service": "mail", "input": {}}
+    answer = settle(world, [*children[:2], mail])
+    assert answer["services"]["mail"]["outcome"] == "not started"
+    assert set(started()) == {"undo-spring-web", "undo-spring-api"}
+
+
+def test_one_that_could_not_be_marked_for_its_release_goes_back_with_it(
+    world: World, site: Site
+) -> None:
+    """It is live and baked, and DynamoDB was down when it was to be held."""
+    world.start_execution("spring")
+    world.start_execution("spring-web")
+    data = world.baked("spring-web", release=RELEASE)
+    world.fault("dynamodb", "UpdateItem", "throttle")
+    with pytest.raises(AwsUnavailable):
+        world.run("drain_old_color", data, "spring-web")
+    data["drain_failure"] = {"Error": "AwsUnavailable", "Cause": "throttled"}
+    assert world.run("record_outcome", data, "spring-web")["execution"] == "fail"
+    assert world.weights() == {BLUE: 0, GREEN: 100}
+    ended("spring-web", "FAILED")
+    web = {"name": "spring-web", "service": "web", "input": {}}
+    assert settle(world, [web])["status"] == "waiting"
+    assert world.store.release_way(RELEASE) == "undo"
+    undo = {"request": started()["undo-spring-web"]}
+    until_back(world, site, undo, "undo-spring-web")
+    ended("undo-spring-web", "SUCCEEDED")
+    assert world.weights() == {BLUE: 100, GREEN: 0}
+    assert not world.lock.held
+    answer = settle(world, [web])
+    assert (answer["status"], answer["services"]["web"]["outcome"]) == ("failed", "rolled_back")
+
+
+def until_back(world: World, site: Site, request: dict[str, Any], execution: str) -> None:
+    """All states of a rollback."""
+    data = world.run("plan_roll_back", request, execution)
+    site.colors = ["blue"]
+    site.serve(data)
+    data["rollback"] = world.run("roll_back", data, execution)
+    while data["rollback"]["status"] == "waiting":
+        world.health = {
+            color: ["healthy"] * world.service(color)["desiredCount"] for color in (BLUE, GREEN)
+        }
+        for task in world.backend.tasks["web"].values():
+            if not world.health[Color(task.group.removeprefix("service:web-"))]:
+                task.last_status = task.desired_status = "STOPPED"
+        world.now += 10
+        assert world.now < START + 1000, data["rollback"]
+        data["rollback"] = world.run("roll_back", data, execution)
+    world.run("record_outcome", data, execution)
 
 
 def test_what_is_decided_stays_so(world: World, children: list[dict[str, Any]]) -> None:

@@ -23,6 +23,7 @@ NOTHING = {"status": "nothing_to_restore", "reason": "nothing was changed"}
 BY_HAND = {"deployment_id": "d-1", "direction": "roll_back", "reason": "rolled back by hand"}
 LOST = {"deployment_id": "d-1", "direction": "finish", "reason": "its execution arn:d-1 ended"}
 DRAINED = {"status": "done", "reason": "the old colour has ended"}
+RELEASED = {"decision": "deploy", "release": "arn:r-1"}
 HELD = {"status": "done", "held": True, "reason": "held until the release arn:r-1 has ended"}
 
 
@@ -31,6 +32,20 @@ HELD = {"status": "done", "held": True, "reason": "held until the release arn:r-
     [
         pytest.param({"drain": DRAINED}, "succeeded", "", True, id="all went well"),
         pytest.param({"drain": HELD}, "held", "", True, id="a part of a release"),
+        pytest.param(
+            {"deployment": RELEASED, "drain_failure": failure("AwsUnavailable")},
+            "held",
+            "AwsUnavailable",
+            False,
+            id="a part of a release that could not be marked",
+        ),
+        pytest.param(
+            {"deployment": RELEASED, "recovery": LOST, "drain_failure": failure("DrainFailed")},
+            "succeeded",
+            "DrainFailed",
+            True,
+            id="a part of a release that was finished, and did not end",
+        ),
         pytest.param(
             {"failure": failure("HookFailed"), "rollback": RESTORED},
             "rolled_back",
@@ -211,7 +226,9 @@ datas = st.fixed_dictionaries(
         "drain": st.sampled_from([DRAINED, HELD]),
         "drain_failure": failures,
         "recovery": st.sampled_from([BY_HAND, LOST]),
-        "deployment": st.sampled_from([{"decision": "deploy"}, {"decision": "nothing_to_do"}]),
+        "deployment": st.sampled_from(
+            [{"decision": "deploy"}, {"decision": "nothing_to_do"}, RELEASED]
+        ),
     },
 )
 

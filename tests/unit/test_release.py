@@ -24,6 +24,11 @@ def failed(service: str, reason: str = "an alarm") -> Child:
     return child(service, "FAILED", outcome="rolled_back", reason=reason)
 
 
+def running(service: str, outcome: str = "", **more: Any) -> Child:
+    """As Step Functions says, which may be out of date."""
+    return child(service, "RUNNING", outcome=outcome, **more)
+
+
 def next_of(*children: Child) -> Decision:
     """Where nothing was decided before."""
     return settle(children, way(children))
@@ -38,6 +43,44 @@ def test_what_was_live_already_is_fine_and_has_nothing_to_finish() -> None:
     same = child("api", outcome="nothing_to_do")
     assert next_of(held("web"), same).children == ["spring-web"]
     assert next_of(same) == Decision("succeeded")
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        running("api", "held", held=True),
+        child("api", "", outcome="held", held=True),
+        running("api", "nothing_to_do"),
+        child("api", "", outcome="nothing_to_do"),
+    ],
+    ids=["held", "held, not there", "nothing to do", "nothing to do, not there"],
+)
+def test_what_is_written_down_counts_before_its_execution_is_seen_to_have_ended(
+    late: Child,
+) -> None:
+    assert way([held("web"), late]) == "finish"
+
+
+@pytest.mark.parametrize("late", [running("api"), running("api", "held")], ids=["", "held"])
+def test_nothing_is_decided_for_an_execution_that_may_have_ended(late: Child) -> None:
+    assert way([held("web"), late]) is None
+    found = next_of(held("web"), late)
+    assert (found.step, found.children, found.reason) == ("wait", (), "api still deployed")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        failed("jobs"),
+        running("jobs", "rolled_back"),
+        child("jobs", ""),
+        child("jobs", "ABORTED"),
+        child("jobs", outcome="held"),
+    ],
+    ids=["failed", "as is written down", "not started", "stopped", "not held any longer"],
+)
+def test_one_that_has_failed_for_sure_decides_for_all(bad: Child) -> None:
+    assert way([held("web"), running("api"), bad]) == "undo"
 
 
 def test_when_one_failed_those_that_wait_go_back_together() -> None:
@@ -155,7 +198,8 @@ def test_the_input_of_a_service_says_who_asked() -> None:
     request = ReleaseRequest.model_validate(
         {"services": [{"service": "web", "images": {"web": "v2"}}], "who": "ann"}
     )
-    made = child_input(request.services[0], request, ARN)
+    made = child_input(request.services[0], {"web": "web@sha256:1"}, request, ARN)
+    assert made["images"] == {"web": "web@sha256:1"}
     assert (made["action"], made["service"], made["release"]) == ("deploy", "web", ARN)
     assert made["started_by"] == {"kind": "release", "detail": "spring", "who": "ann"}
 
