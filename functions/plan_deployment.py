@@ -92,13 +92,14 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         planned = _plan(
             invocation, request, configuration, images, services, survey, before, repeated
         )
-        missing = ""
         if planned.deployment.decision == "deploy":
-            missing = scan.missing(clients.ecr(), configuration, images, progress["since"], now)
+            _check_not_taken_back(store, planned.deployment, progress["behind"])
+        missing = _missing_scan(planned.deployment, progress["since"], now)
         if request.dry_run:
             return {"decision": "dry_run", "plan": planned.document(missing)}
         if missing:
-            return _waiting(progress, missing, now)
+            left = {key: progress[key] for key in ("since", "seen", "behind")}
+            return _waiting(left, missing, now)
         if planned.deployment.decision == "deploy":
             return _begin(invocation, planned.deployment, seen).document()
         return planned.deployment.document()
@@ -107,7 +108,7 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         pushed = request.started_by.kind in ("push", "schedule")
         if request.dry_run or not (pushed or _is_being_pushed(store, request, images)):
             raise
-        return _waiting(_progress(invocation, store.lock(request.service)), str(held), now)
+        return _waiting(_progress_behind(invocation, store.lock(request.service)), str(held), now)
 
 
 def _begin(invocation: Invocation, deployment: Deployment, seen: Lock | None) -> Deployment:
@@ -122,13 +123,12 @@ def _begin(invocation: Invocation, deployment: Deployment, seen: Lock | None) ->
 
 
 def _waiting(progress: Mapping[str, Any], reason: str, now: float) -> dict[str, Any]:
-    since = progress["since"]
+    """progress: what the next pass has to know."""
     return {
+        **progress,
         "decision": "waiting",
-        "since": since,
-        "seen": progress["seen"],
         "reason": reason,
-        "wait_seconds": wait_seconds(2, now - since),
+        "wait_seconds": wait_seconds(2, now - progress["since"]),
     }
 
 
@@ -194,13 +194,58 @@ class _Planned:
 
 
 def _progress(invocation: Invocation, seen: Lock | None) -> dict[str, Any]:
-    """What earlier passes have left: since when the hosts are asked, and what.
+    """What earlier passes have left: since when hosts, or a scan, are waited for, what the hosts
+    were asked, and behind: the deployment whose lock was waited for before, None if none was.
 
-    seen: the lock. If somebody has had it since they were asked, their answers are out of date.
+    seen: the lock, which is free. If somebody has had it since they were asked, their answers are
+    out of date; and what comes after a wait for the lock has all of its own time.
     """
     fencing = seen.fencing if seen else NO_LOCK
-    progress = {"since": invocation.now, "seen": fencing, **invocation.data.get("deployment", {})}
-    return progress if progress["seen"] == fencing else {"since": invocation.now, "seen": fencing}
+    before = invocation.data.get("deployment", {})
+    if before.get("seen") == fencing:
+        return {"behind": None, **before}
+    return {"since": invocation.now, "seen": fencing, "behind": before.get("behind")}
+
+
+def _progress_behind(invocation: Invocation, held: Lock | None) -> dict[str, Any]:
+    """While somebody else has the lock: since when that is waited for, whoever has it, and behind
+    which deployment.
+    """
+    before = invocation.data.get("deployment", {})
+    # Whoever has seen the lock free has waited for something else.
+    since = invocation.now if "seen" in before else before.get("since", invocation.now)
+    return {"since": since, "behind": held.deployment_id if held else None}
+
+
+def _check_not_taken_back(store: Store, deployment: Deployment, behind: str | None) -> None:
+    """What was waited for may have been just this, and come to nothing: that is not to be repeated
+    a moment later by itself.
+
+    behind: the deployment that was waited for. It has no outcome while it is kept warm. Raises
+    DeploymentRefused.
+    """
+    record = store.read(behind) if behind else None
+    if record is None or record.deployment is None or record.outcome in (None, "succeeded"):
+        return
+    other = record.deployment
+    same = deployment.images.items() <= other.images.items()
+    if same and deployment.overrides == other.overrides:
+        raise DeploymentRefused(
+            f"deployment {record.id}, which was waited for, deployed the same and ended as "
+            f"{record.outcome}: {record.reason}; start it by hand, again if need be, to deploy it "
+            "nevertheless"
+        )
+
+
+def _missing_scan(deployment: Deployment, since: float, now: float) -> str:
+    """Why the images cannot be judged by their scans yet, "" when they may be deployed.
+
+    What a rollback leads to ran before: going back neither waits for its scan nor fails for it.
+    Raises DeploymentRefused.
+    """
+    if deployment.decision != "deploy" or deployment.started_by.kind == "rollback":
+        return ""
+    return scan.missing(clients.ecr(), deployment.configuration, deployment.images, since, now)
 
 
 def _survey(

@@ -73,8 +73,9 @@ def _named(store: Store, request: RollBackRequest) -> tuple[Record, Lock]:
 def _of_service(
     invocation: Invocation, service: str, to: str | None
 ) -> tuple[Record, Lock] | _Redeploy:
-    """The last deployment while all that it replaced still runs, if that is what to go back to;
-    else what to deploy again. Raises DeploymentRefused, LockHeld.
+    """The last deployment while all that it replaced still runs, if that is what to go back to, or
+    when no deployment before it is on record; else what to deploy again. Raises DeploymentRefused,
+    LockHeld.
     """
     store = invocation.store
     # Read before the record: what an earlier attempt of this state took is ours.
@@ -104,6 +105,9 @@ def _of_service(
     if to == lock.changed_by:
         raise DeploymentRefused(f"deployment {to} is what is live: there is nothing to go back to")
     like = to or before
+    if like is None and record and record.deployment and _is_undone_by(record.deployment, to):
+        # The first one after a service was taken into use here: its snapshot knows what ran.
+        return record, lock
     if like is None:
         raise DeploymentRefused(
             f"what was live before deployment {lock.changed_by} of service {service} is not on "
@@ -144,7 +148,8 @@ def _direction(
     invocation: Invocation, request: RollBackRequest, record: Record, lock: Lock
 ) -> Literal["roll_back", "finish"]:
     """Raises DeploymentRefused, LockHeld."""
-    ours = lock.execution_arn == invocation.execution_arn
+    # A lock that was given back still names its last holder, and a name may be used again.
+    ours = lock.held and lock.execution_arn == invocation.execution_arn
     match request.action:
         case "rollback":
             if not ours:
@@ -221,7 +226,9 @@ def _reason(request: RollBackRequest, lock: Lock) -> str:
 
 
 def _reject(store: Store, deployment_id: str, reason: str) -> None:
-    """Answer whoever waits for approval, if anybody does."""
+    """Answer whoever waits for approval, if anybody does. The plan has been taken over: no other
+    token comes in the place of this one any more.
+    """
     record, client = store.read(deployment_id), clients.stepfunctions()
     if record is None or record.approval is None:
         return
@@ -239,7 +246,7 @@ def _reject(store: Store, deployment_id: str, reason: str) -> None:
             raise
         # The lock is taken: what waits there has lost it anyway.
         logger().error("nobody is told no", extra={"reason": str(error)})
-    store.take_approval(deployment_id)
+    store.forget_approval(deployment_id, record.approval)
 
 
 def _dry_run(record: Record) -> dict[str, Any]:

@@ -25,8 +25,9 @@ from runtime.invocation import logger, translating_aws_errors
 from runtime.settings import Settings
 
 _SWEEP_SECONDS = 60
-# How executions end that run no more states.
-_STOPPED = {"ABORTED": "was stopped", "TIMED_OUT": "timed out"}
+# How executions end that may not have come as far as writing it down: FAILED is also one whose
+# history is full, or whose RecordOutcome was refused until its retries were used up.
+_STOPPED = {"ABORTED": "was stopped", "TIMED_OUT": "timed out", "FAILED": "failed"}
 _ENDED = "Step Functions Execution Status Change"
 
 
@@ -115,7 +116,7 @@ def _recover(
 
 
 def _close(execution: _Execution, settings: Settings, store: Store, now: float) -> None:
-    """Write down how an execution ended that was waiting for something before its first change."""
+    """Write down how an execution ended before its first change, if no state has done so."""
     record = store.read(execution.arn.rpartition(":")[2])
     if record is None or record.execution_arn != execution.arn:
         return

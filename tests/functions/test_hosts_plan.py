@@ -205,6 +205,38 @@ def test_20_what_hosts_said_before_somebody_else_had_the_lock_is_asked_again(
     assert hosts.until_over("plan_deployment", data)["from_color"] == "green"
 
 
+PUSH = {**REQUEST["request"], "started_by": {"kind": "push"}}
+
+
+def waits_behind(hosts: HostWorld, **other: Any) -> dict[str, Any]:
+    """The data of a push that has waited for twenty minutes for the lock of d-2, which is free."""
+    fencing = hosts.plan("d-2", **other)["deployment"]["fencing"]
+    data: dict[str, Any] = {"request": PUSH}
+    until = hosts.now + 1200
+    while hosts.now < until:
+        data["deployment"] = hosts.run("plan_deployment", data)
+        hosts.now += data["deployment"]["wait_seconds"]
+    hosts.store.close("d-2", "rolled_back", "no", hosts.now, fencing)
+    hosts.store.release("web", fencing)
+    return data
+
+
+def test_17_hosts_have_all_of_their_time_after_a_wait_for_the_lock(hosts: HostWorld) -> None:
+    data = waits_behind(hosts, images={"web": "v1"}, overrides={"cpu": "256"})
+    host, free_since = hosts.hosts[1], hosts.now
+    host.silent = True
+    hosts.fleet.at(free_since + 25, lambda _: setattr(host, "silent", False))
+    assert hosts.until_over("plan_deployment", data)["decision"] == "deploy"
+    assert hosts.now >= free_since + 25
+
+
+def test_22_what_was_waited_for_is_remembered_while_hosts_are_asked(hosts: HostWorld) -> None:
+    data = waits_behind(hosts)
+    with pytest.raises(DeploymentRefused, match=r"d-2, which was waited for, .* as rolled_back"):
+        hosts.until_over("plan_deployment", data)
+    assert (hosts.lock.held, hosts.record("d-1").deployment) == (False, None)
+
+
 def test_what_hosts_said_long_ago_is_asked_again(hosts: HostWorld) -> None:
     """A pass that failed may be repeated minutes later."""
     data: dict[str, Any] = {**REQUEST, "deployment": hosts.run("plan_deployment", REQUEST)}

@@ -35,9 +35,9 @@ def register(world: World, data: dict[str, Any], name: str) -> str:
     return arn
 
 
-def end(world: World, name: str) -> None:
+def end(world: World, name: str, outcome: str = "succeeded", reason: str = "live") -> None:
     fencing = world.lock.fencing
-    world.store.close(name, "succeeded", "live", world.now, fencing)
+    world.store.close(name, outcome, reason, world.now, fencing)
     world.store.release("web", fencing)
 
 
@@ -146,13 +146,113 @@ def test_by_hand_what_a_push_deploys_right_now_is_waited_for(world: World, kind:
     assert world.lock.deployment_id == "d-1"
 
 
-def test_and_deployed_when_the_push_did_not_come_through(world: World) -> None:
-    world.plan("d-1", started_by={"kind": "push"})
-    data = world.plan("d-2")
-    world.store.release("web", world.lock.fencing)
+PUSH, HAND = {"kind": "push", "detail": "v2"}, {"kind": "hand"}
+
+
+@pytest.mark.parametrize("outcome", ["rolled_back", "failed", "traffic_left"])
+@pytest.mark.parametrize(("first", "second"), [(PUSH, HAND), (HAND, PUSH)], ids=["hand", "push"])
+def test_22_what_came_to_nothing_meanwhile_is_not_repeated_by_who_waited_for_it(
+    world: World, first: dict[str, str], second: dict[str, str], outcome: str
+) -> None:
+    world.plan("d-1", started_by=first)
+    data = world.plan("d-2", started_by=second)
+    assert data["deployment"]["decision"] == "waiting"
+    end(world, "d-1", outcome, "3 tasks have died")
     world.now += 2
+    with pytest.raises(DeploymentRefused) as refused:
+        world.run("plan_deployment", data, "d-2")
+    assert str(refused.value) == (
+        f"deployment d-1, which was waited for, deployed the same and ended as {outcome}: "
+        "3 tasks have died; start it by hand, again if need be, to deploy it nevertheless"
+    )
+    assert (world.lock.held, world.lock.changed_by) == (False, "d-1")
+    assert world.record("d-2").deployment is None
+    assert world.plan("d-3")["deployment"]["decision"] == "deploy", "by hand, as it said"
+
+
+@pytest.mark.parametrize(
+    "other", [{"images": {"web": "v1"}}, {"overrides": {"cpu": "256"}}], ids=str
+)
+def test_22_but_something_else_that_failed_meanwhile_keeps_nobody_back(
+    world: World, other: dict[str, Any]
+) -> None:
+    world.plan("d-1", **other)
+    data = world.plan("d-2", started_by=PUSH)
+    end(world, "d-1", "rolled_back")
     assert world.run("plan_deployment", data, "d-2")["decision"] == "deploy"
     assert world.lock.deployment_id == "d-2"
+
+
+def test_22_nor_does_what_only_had_the_lock_before_it_planned_anything(world: World) -> None:
+    arn = world.start_execution("d-1")
+    world.store.open("d-1", "web", arn, "then", world.now)
+    world.store.acquire("web", "d-1", arn, world.now, None)
+    data = world.plan("d-2")
+    end(world, "d-1", "failed")
+    assert world.run("plan_deployment", data, "d-2")["decision"] == "deploy"
+
+
+def test_22_what_is_warm_has_not_come_to_nothing(world: World) -> None:
+    """Its outcome is written when it has drained. Nothing of it is live here, as if somebody had
+    moved the traffic.
+    """
+    first = world.plan("d-1")
+    data = world.plan("d-2", started_by=PUSH)
+    world.store.keep_warm(parse(first), world.now + 600)
+    assert world.run("plan_deployment", data, "d-2")["decision"] == "deploy"
+
+
+# Waiting for a lock, and for what comes after it
+
+
+def passes(world: World, data: dict[str, Any], execution: str, seconds: float) -> None:
+    """Passes of PlanDeployment that all wait, for so long."""
+    until = world.now + seconds
+    while world.now < until:
+        data["deployment"] = world.run("plan_deployment", data, execution)
+        assert data["deployment"]["decision"] == "waiting"
+        world.now += data["deployment"]["wait_seconds"]
+
+
+def test_the_pace_of_a_wait_for_the_lock_stays_slow_whoever_has_it(world: World) -> None:
+    """An execution has 25,000 events."""
+    world.plan("d-1", images={"web": "v1"}, overrides={"cpu": "256"})
+    data = world.plan("d-2", started_by=PUSH)
+    passes(world, data, "d-2", 1200)
+    assert data["deployment"]["wait_seconds"] >= 1200 / 60 - 1
+    end(world, "d-1")
+    world.plan("d-3", images={"web": "v1"}, overrides={"cpu": "512"})
+    data["deployment"] = world.run("plan_deployment", data, "d-2")
+    assert "d-3" in data["deployment"]["reason"]
+    assert data["deployment"]["wait_seconds"] >= 1200 / 60
+
+
+def test_a_scan_has_all_of_its_time_after_a_wait_for_the_lock(world: World) -> None:
+    world.configure(scan={"refuse": "HIGH", "deadline_seconds": 300})
+    # What is gone back to needs no scan.
+    world.plan("d-1", images={"web": "v1"}, started_by={"kind": "rollback"})
+    data = world.plan("d-2", started_by=PUSH)
+    passes(world, data, "d-2", 1200)
+    end(world, "d-1")
+    free_since = world.now
+    passes(world, data, "d-2", 290)
+    assert "has no scan; waiting for" in data["deployment"]["reason"]
+    world.now = free_since + 300
+    with pytest.raises(DeploymentRefused, match="has no scan, and there is no more time"):
+        world.run("plan_deployment", data, "d-2")
+
+
+def test_22_while_it_waits_for_its_scan_it_remembers_what_it_has_waited_for(world: World) -> None:
+    """The scan is there, or not needed any more, only after the first look at the free lock."""
+    world.plan("d-1")
+    data = world.plan("d-2", started_by=PUSH)
+    world.configure(scan={"refuse": "HIGH"})
+    world.store.keep_warm(parse({"deployment": world.record().deployment}), world.now + 600)
+    passes(world, data, "d-2", 10)
+    assert "has no scan" in data["deployment"]["reason"]
+    end(world, "d-1", "rolled_back")
+    with pytest.raises(DeploymentRefused, match="d-1, which was waited for"):
+        world.run("plan_deployment", data, "d-2")
 
 
 def test_and_nothing_to_do_when_it_did(world: World) -> None:
@@ -213,6 +313,31 @@ def test_a_push_that_has_the_lock_but_no_plan_yet_is_looked_at_again(world: Worl
     world.store.open("d-1", "web", arn, "then", world.now)
     world.store.acquire("web", "d-1", arn, world.now, None)
     assert world.plan("d-2")["deployment"]["decision"] == "waiting"
+
+
+@pytest.mark.parametrize("deadline", [0, 300])
+def test_going_back_neither_waits_for_a_scan_nor_fails_for_it(world: World, deadline: int) -> None:
+    """Nobody has scanned the image: what ran before the scan was asked for must be reached too."""
+    world.configure(scan={"refuse": "LOW", "deadline_seconds": deadline})
+    back = {"started_by": {"kind": "rollback", "detail": "d-0"}}
+    [wait] = [one for one in dry(world) if "scan" in one] if deadline else [""]
+    assert wait.startswith("wait: ") == bool(deadline)
+    assert not [one for one in dry(world, **back) if "scan" in one]
+    plan = world.plan("d-2", **back)["deployment"]
+    assert (plan["decision"], world.lock.deployment_id) == ("deploy", "d-2")
+
+
+def test_but_any_other_deployment_is_refused_without_one(world: World) -> None:
+    world.configure(scan={"refuse": "LOW", "deadline_seconds": 0})
+    with pytest.raises(DeploymentRefused, match="has no scan"):
+        world.plan()
+    assert world.store.lock("web") is None
+
+
+def dry(world: World, **request: Any) -> list[str]:
+    """What a dry run says would be done."""
+    changes: list[str] = world.plan(dry_run=True, **request)["deployment"]["plan"]["changes"]
+    return changes
 
 
 def alarm(world: World, state: Literal["ALARM", "OK"]) -> None:

@@ -426,14 +426,68 @@ def test_by_service_an_older_one_than_the_warm_one_is_deployed_again(world: Worl
     assert world.lock.warm
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_by_service_with_nothing_known_before_it_says_what_to_do(world: World, known: bool) -> None:
-    if known:
-        one_after_the_other(world, "d-1")
+def test_by_service_with_nothing_known_it_says_what_to_do(world: World) -> None:
     with pytest.raises(DeploymentRefused, match="deploy an image by its digest"):
         back(world)
-    if known:
-        assert not world.lock.held
+
+
+def test_by_service_the_first_one_on_record_is_undone_from_its_snapshot(world: World) -> None:
+    """The service ran before it was deployed here: nothing on record could be deployed again."""
+    one_after_the_other(world, "d-1")
+    data = back(world)
+    assert data["recovery"] == {
+        "deployment_id": "d-1",
+        "direction": "roll_back",
+        "settle_seconds": 0,
+        "reason": "rolled back by hand",
+    }
+    assert data["deployment"]["snapshot"]["traffic"] == {"blue": 100, "green": 0}
+    assert (world.lock.execution_arn, world.lock.purpose) == (execution_arn("undo"), "roll_back")
+    assert world.record().phase == "rolling_back"
+
+
+def test_so_is_the_first_one_after_others_that_came_to_nothing(world: World) -> None:
+    world.plan("d-0")
+    end(world, "d-0", "failed")
+    one_after_the_other(world, "d-1")
+    assert back(world)["recovery"]["deployment_id"] == "d-1"
+
+
+def test_by_service_a_dry_run_says_that_the_first_one_would_be_undone(world: World) -> None:
+    one_after_the_other(world, "d-1")
+    before = world.lock
+    data = back(world, dry_run=True)
+    assert data["recovery"]["direction"] == "dry_run"
+    plan_ = data["deployment"]["plan"]
+    assert (plan_["from_color"], plan_["to_color"]) == ("green", "blue")
+    assert plan_["images"]["web"]["to"] == "web:v1"
+    assert (world.lock, world.record().phase) == (before, "deploying")
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_by_service_the_very_first_one_is_not_undone_into_nothing(
+    world: World, dry_run: bool
+) -> None:
+    world.set_weights({BLUE: 0, GREEN: 0})
+    world.scale(BLUE, 0)
+    one_after_the_other(world, "d-1")
+    with pytest.raises(DeploymentRefused, match="nothing ran before deployment d-1"):
+        back(world, dry_run=dry_run)
+    assert not world.lock.held
+
+
+def test_an_execution_whose_name_was_used_before_has_taken_nothing(world: World) -> None:
+    """Step Functions lets a name be used again after 90 days; a free lock names its last holder."""
+    one_after_the_other(world, "d-1")
+    plan(world, "rollback")
+    end(world, "d-1", "rolled_back")
+    before = world.lock
+    assert (before.held, before.execution_arn) == (False, execution_arn("undo"))
+    with pytest.raises(DeploymentRefused, match="has ended: there is nothing to recover"):
+        plan(world, "recover")
+    with pytest.raises(DeploymentRefused, match="cannot be aborted"):
+        plan(world, "abort")
+    assert world.lock == before
 
 
 def test_by_service_what_is_live_is_nothing_to_go_back_to(world: World) -> None:

@@ -185,7 +185,10 @@ def waits(world: World) -> None:
     world.store.open("d-1", "web", execution_arn("d-1"), "then", START, images={"web": "v2"})
 
 
-@pytest.mark.parametrize(("status", "says"), [("ABORTED", "stopped"), ("TIMED_OUT", "timed out")])
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [("ABORTED", "stopped"), ("TIMED_OUT", "timed out"), ("FAILED", "failed")],
+)
 def test_23_what_was_stopped_before_it_changed_anything_has_ended_too(
     world: World, told: str, status: str, says: str
 ) -> None:
@@ -201,10 +204,50 @@ def test_23_what_was_stopped_before_it_changed_anything_has_ended_too(
     assert announcement.images == {"web": "v2"}
 
 
-@pytest.mark.parametrize("status", ["FAILED", "SUCCEEDED"])
-def test_what_has_come_to_its_own_end_has_said_how(world: World, told: str, status: str) -> None:
+def test_what_has_succeeded_has_said_so_itself(world: World, told: str) -> None:
     waits(world)
-    recover(ended("d-1", status))
+    recover(ended("d-1", "SUCCEEDED"))
+    assert (world.record().outcome, announced(told)) == (None, [])
+
+
+def test_what_failed_and_said_so_is_not_told_twice(world: World, told: str) -> None:
+    waits(world)
+    failure = {"Error": "DeploymentRefused", "Cause": "no room"}
+    data = {"request": {"service": "web"}, "failure": failure}
+    data["rollback"] = world.run("roll_back", data)
+    world.run("record_outcome", data)
+    said = announced(told)
+    assert [one.reason for one in said] == ["no room"]
+    world.now += 5
+    assert recover(ended("d-1", "FAILED")) == []
+    assert (world.record().outcome, world.record().reason) == ("refused", "no room")
+    assert announced(told) == said
+
+
+def test_23_what_had_a_plan_when_it_failed_is_recovered_and_not_closed(
+    world: World, told: str
+) -> None:
+    """Its RecordOutcome was refused until its retries were used up, so the lock is still held."""
+    world.start_execution("d-1")
+    world.plan("d-1")
+    world.stop_execution("d-1")
+    said = announced(told)
+    assert recover(ended("d-1", "FAILED")) == ["d-1"]
+    assert (world.record().outcome, announced(told)) == (None, said)
+    # Somebody has given the lock back by hand: that nothing was changed is not said all the same.
+    world.store.release("web", world.lock.fencing)
+    assert recover(ended("d-1", "FAILED")) == []
+    assert (world.record().outcome, announced(told)) == (None, said)
+
+
+@pytest.mark.parametrize("action", ["deploy", "promote", "rollback", "recover"])
+def test_an_execution_that_failed_without_a_record_of_its_own_closes_nothing(
+    world: World, told: str, action: str
+) -> None:
+    """A dry run, and whatever is about another deployment, here the one that waits."""
+    waits(world)
+    recover(ended("another", "FAILED", action))
+    assert world.store.read("another") is None
     assert (world.record().outcome, announced(told)) == (None, [])
 
 

@@ -421,6 +421,28 @@ def test_15_by_hand_the_old_colour_is_started_in_full_before_it_gets_traffic(
     assert until_restored(world, data, "undo")["as_before"]
 
 
+def test_15_by_service_the_first_one_on_record_goes_back_by_its_snapshot_once_all_is_healthy(
+    world: World, site: Site
+) -> None:
+    """Nothing before it is on record; its old colour has ended."""
+    before = everything(world)
+    drained(world, site)
+    asked = {"request": {"action": "rollback", "service": "web"}}
+    data = serve(site, world.run("plan_roll_back", asked, "undo"))
+    assert roll_back(world, data, "undo")["reason"] == "starting 2 tasks of the old colour"
+    assert (world.service(BLUE)["desiredCount"], world.weights()) == (2, {BLUE: 0, GREEN: 100})
+    world.health[BLUE] = ["healthy", "initial"]
+    roll_back(world, data, "undo")
+    assert world.weights() == {BLUE: 0, GREEN: 100}
+    world.health[BLUE] = ["healthy", "healthy"]
+    assert until_restored(world, data, "undo")["as_before"]
+    assert everything(world) == before
+    answer = world.run("record_outcome", data, "undo")
+    assert (answer["outcome"], answer["execution"]) == ("rolled_back", "succeed")
+    assert (world.lock.held, world.lock.changed_by) == (False, None)
+    assert world.record().outcome == "rolled_back"
+
+
 def while_it_drains(world: World, site: Site, targets: list[str]) -> dict[str, Any]:
     """Green is live, and the drain has taken blue's targets out; its tasks still run."""
     proved(world, site)

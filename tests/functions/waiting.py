@@ -15,7 +15,7 @@ from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 import request_approval
 from runtime import clients
 from tests.functions.hook_functions import HookFunctions
-from tests.functions.world import ACCOUNT, REGION, World
+from tests.functions.world import ACCOUNT, MACHINE, REGION, World
 
 END_SECONDS = 10.0
 
@@ -31,9 +31,9 @@ class Waiting:
             event, None
         )
         client = clients.stepfunctions()
-        machine = client.create_state_machine(
-            name="approvals",
-            roleArn=world.account.role,
+        # The deployer's own, so that the execution is the deployment's.
+        client.update_state_machine(
+            stateMachineArn=MACHINE,
             definition=json.dumps(
                 {
                     "StartAt": "RequestApproval",
@@ -57,7 +57,7 @@ class Waiting:
             ),
         )
         self.arn = client.start_execution(
-            stateMachineArn=machine["stateMachineArn"], name="d-1", input=json.dumps(data)
+            stateMachineArn=MACHINE, name="d-1", input=json.dumps(data)
         )["executionArn"]
         self.until(lambda: world.record().approval is not None)
 

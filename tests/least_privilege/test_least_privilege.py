@@ -25,6 +25,14 @@ ONLY_AWS_NEEDS_IT = {
         "PlanDeploymentFunction",
         "ecs:ListTaskDefinitions",
     ): "revisions of old deployments",
+    (
+        "PlanDeploymentFunction",
+        "inspector2:ListCoverage",
+    ): "DescribeImageScanFindings with enhanced scanning",
+    (
+        "PlanDeploymentFunction",
+        "inspector2:ListFindings",
+    ): "DescribeImageScanFindings with enhanced scanning",
     ("AnnotateDeploymentFunction", "sqs:SendMessage"): "Lambda sends what it gave up to the queue",
 }
 
