@@ -10,11 +10,14 @@ from pydantic import ValidationError
 from bluegreen import strategy
 from bluegreen.configuration import describe
 from bluegreen.deployment import PromoteRequest
-from bluegreen.errors import DeploymentRefused, InvalidRequest
+from bluegreen.errors import AwsUnavailable, DeploymentRefused, InvalidRequest
 from bluegreen.store import Record, Watch
 from bluegreen.traffic import weights_for
 from runtime import clients
 from runtime.invocation import Invocation, task
+
+# The newest events of an execution, in which an answer of our own is: it is seconds old.
+_EVENTS = 100
 
 
 @task
@@ -32,18 +35,23 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     record = invocation.store.read(request.deployment_id)
     if record is None:
         raise InvalidRequest(f"there is no deployment {request.deployment_id!r}")
-    if record.outcome:
-        raise _nothing_waits(record, f"it has ended: {record.outcome}")
     answer = {
         "deployment_id": record.id,
         "by": request.who or f"execution {invocation.execution_name}",
     }
-    if record.approval:
+    if invocation.execution_arn in record.answered_in:
+        # Tried again, for what it was about before, whatever the deployment does by now.
+        _approve(invocation, record, answer["by"])
+        return {**answer, "promoted": "approval"}
+    if record.outcome:
+        raise _nothing_waits(record, f"it has ended: {record.outcome}")
+    # Where it goes on without an answer, the token is still there once the traffic shifts.
+    if record.approval and not _begun(record):
         if request.percent:
             raise _nothing_waits(
                 record, f"it waits for approval, and is at no step of {request.percent} % yet"
             )
-        _approve(invocation, record, record.approval, answer["by"])
+        _approve(invocation, record, answer["by"])
         return {**answer, "promoted": "approval"}
     if request.percent == 0:
         # A second person who says yes does not mean the step that has begun since.
@@ -57,26 +65,78 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     return {**answer, "promoted": "step", "step": step}
 
 
-def _approve(invocation: Invocation, record: Record, token: str, who: str) -> None:
+def _approve(invocation: Invocation, record: Record, who: str) -> None:
     """Answer the request for approval. The token goes once it is answered, not before: an attempt
     that is broken off in between must not leave a request that nobody can answer.
+
+    Raises DeploymentRefused when it cannot be answered any more, AwsUnavailable when it has been
+    made again, with another token, meanwhile.
     """
-    client = clients.stepfunctions()
-    gone = (
-        client.exceptions.TaskTimedOut,
-        client.exceptions.TaskDoesNotExist,
-        client.exceptions.InvalidToken,
-    )
-    output = {"approved": True, "by": who, "at": invocation.now}
-    try:
-        client.send_task_success(taskToken=token, output=json.dumps(output))
-    except gone as error:
-        invocation.store.take_approval(record.id)
+    token = record.approval
+    if not (token and _say_yes(invocation, record, token, who)) and not _has_said_yes(
+        invocation, record
+    ):
+        newest = invocation.store.read(record.id)
+        if newest and newest.approval not in (None, token):
+            raise AwsUnavailable("the request for approval has been made again just now")
         # What it does now is another question, which this request did not mean.
         raise _nothing_waits(
             record, "its request for approval has been answered already, or its time was up"
-        ) from error
-    invocation.store.take_approval(record.id, who)
+        )
+    if token:
+        invocation.store.note_approved(record.id, token, who)
+
+
+def _say_yes(invocation: Invocation, record: Record, token: str, who: str) -> bool:
+    """Whether Step Functions has taken the answer; False if it waits for none by this token."""
+    invocation.store.note_answer(record.id, invocation.execution_arn)
+    output = {
+        "approved": True,
+        "by": who,
+        "at": invocation.now,
+        "execution": invocation.execution_arn,
+    }
+    client = clients.stepfunctions_once()
+    try:
+        client.send_task_success(taskToken=token, output=json.dumps(output))
+    except (
+        client.exceptions.TaskTimedOut,
+        client.exceptions.TaskDoesNotExist,
+        client.exceptions.InvalidToken,
+    ):
+        return False
+    return True
+
+
+def _has_said_yes(invocation: Invocation, record: Record) -> bool:
+    """Whether an earlier attempt of this execution has, though that it did was lost on the way."""
+    history = clients.stepfunctions().get_execution_history(
+        executionArn=record.execution_arn,
+        includeExecutionData=True,
+        maxResults=_EVENTS,
+        reverseOrder=True,
+    )
+    outputs = [
+        json.loads(event["taskSucceededEventDetails"].get("output", "null"))
+        for event in history["events"]
+        if "taskSucceededEventDetails" in event
+    ]
+    return any(
+        isinstance(one, dict) and one.get("execution") == invocation.execution_arn
+        for one in outputs
+    )
+
+
+def _begun(record: Record) -> list[int]:
+    """The steps whose weights the deployment has meant to write."""
+    deployment = record.deployment
+    if deployment is None:
+        return []
+    return [
+        step
+        for step, share in enumerate(strategy.steps(deployment))
+        if weights_for(deployment.to_color, share) in record.intents
+    ]
 
 
 def _watched_step(record: Record, percent: int | None) -> int:
@@ -91,12 +151,7 @@ def _watched_step(record: Record, percent: int | None) -> int:
         raise _nothing_waits(
             record, "it is being rolled back" if record.phase == "rolling_back" else "it is baked"
         )
-    percents = strategy.steps(deployment)
-    begun = [
-        step
-        for step, share in enumerate(percents)
-        if weights_for(deployment.to_color, share) in record.intents
-    ]
+    percents, begun = strategy.steps(deployment), _begun(record)
     if not begun:
         raise _nothing_waits(record, "its traffic has not begun to shift, and nobody is asked yet")
     step = begun[-1]

@@ -321,7 +321,7 @@ def _facts(desk: _Desk, current: Pushes) -> Facts:
         return Facts(lock=desk.store.lock(current.service))
     client = clients.stepfunctions()
     try:
-        found = client.describe_execution(executionArn=_execution_arn(desk, current.claimed))
+        found = client.describe_execution(executionArn=_execution_arn(desk, current.claimed.id))
     except client.exceptions.ExecutionDoesNotExist:
         return Facts(trigger.unknown(current, desk.now), lock=desk.store.lock(current.service))
     record = desk.store.read(current.claimed.id)
@@ -385,15 +385,16 @@ def _record_one(desk: _Desk, service: str, one: Superseded) -> None:
             reason=one.reason,
             images=wish.images,
             started_by=started_by,
-            execution_arn=_execution_arn(desk, wish),
+            # It has no execution itself.
+            execution_arn=_execution_arn(desk, one.by) if one.by else "",
             slack=wish.slack,
         ),
     )
 
 
-def _execution_arn(desk: _Desk, wish: Wish) -> str:
+def _execution_arn(desk: _Desk, deployment_id: str) -> str:
     machine = desk.settings.state_machine_arn
-    return f"{machine.replace(':stateMachine:', ':execution:', 1)}:{wish.id}"
+    return f"{machine.replace(':stateMachine:', ':execution:', 1)}:{deployment_id}"
 
 
 def _read(desk: _Desk, service: str) -> tuple[Pushes, int]:

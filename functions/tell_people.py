@@ -170,7 +170,7 @@ def _send_event(announcement: Announcement) -> None:
                 "Source": SOURCE,
                 "DetailType": detail_type(announcement.kind),
                 "Detail": detail(announcement).model_dump_json(),
-                "Resources": [announcement.execution_arn],
+                "Resources": [announcement.execution_arn] if announcement.execution_arn else [],
             }
         ]
     )

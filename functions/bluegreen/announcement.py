@@ -78,7 +78,10 @@ class _Told(BaseModel):
         default_factory=dict, description="container to repository@digest, or as it was asked for"
     )
     started_by: StartedBy = StartedBy()
-    execution_arn: str = Field(description="the execution of Step Functions that tells")
+    execution_arn: str = Field(
+        description="the execution of Step Functions that tells; of a superseded deployment, which "
+        "has none, the one that is started in its place, empty if that is not known"
+    )
     details: list[Words] = Field(default_factory=list, description="what else there is to say")
 
 
@@ -140,7 +143,7 @@ class EventDetail(_Told):
 
     version: Literal["1"] = "1"
     id: str = Field(description="the same in every event about the same thing")
-    link: str = Field(description="the execution in the console")
+    link: str = Field(description="the execution in the console, empty without one")
 
 
 def detail(announcement: Announcement) -> EventDetail:
@@ -148,7 +151,7 @@ def detail(announcement: Announcement) -> EventDetail:
     return EventDetail(
         **announcement.model_dump(exclude={"slack"}),
         id=announcement.key,
-        link=link(announcement.execution_arn),
+        link=_where(announcement),
     )
 
 
@@ -175,7 +178,7 @@ def subject(announcement: Announcement) -> str:
 
 
 def details(announcement: Announcement) -> list[str]:
-    """The lines below the headline; the last one is the link."""
+    """The lines below the headline; the last one is the link, if there is one."""
     images = [f"{name}: {_short(image)}" for name, image in announcement.images.items()]
     return [
         *images,
@@ -183,8 +186,13 @@ def details(announcement: Announcement) -> list[str]:
         *(_how_to_answer(announcement) if announcement.kind == "waiting" else []),
         *announcement.reason.splitlines(),
         *announcement.details,
-        link(announcement.execution_arn),
+        *([where] if (where := _where(announcement)) else []),
     ]
+
+
+def _where(announcement: Announcement) -> str:
+    """The link to the execution, "" without one."""
+    return link(announcement.execution_arn) if announcement.execution_arn else ""
 
 
 def _said(announcement: Announcement) -> str:

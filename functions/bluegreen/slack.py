@@ -46,9 +46,10 @@ def text(announcement: Announcement) -> str:
     https://docs.slack.dev/messaging/formatting-message-text#escaping
     """
     first, *rest = [headline(announcement), *details(announcement)]
-    top, link = f"*{_escaped(first)}*", _escaped(rest.pop())
-    middle = _cut("\n".join(rest), _LONGEST - len(top) - len(link))
-    return f"{top}\n{middle}\n{link}"
+    last = [_escaped(rest.pop())] if announcement.execution_arn else []
+    top = f"*{_escaped(first)}*"
+    middle = _cut("\n".join(rest), _LONGEST - len(top) - len("".join(last)))
+    return "\n".join([top, middle, *last])
 
 
 def post(webhook: str, origin: str, announcement: Announcement) -> None:

@@ -6,10 +6,11 @@ Three kinds of items in one table, all with the string key ``pk``:
     weights that it meant to write; its phase; the fencing number of whoever has it in hand; at the
     end its outcome. ``approval`` is the task token while it waits for a person, ``promoted`` the
     step that somebody does not want to be watched any longer. ``approved_by`` and ``promoted_by``
-    are who said so, ``watch`` where the last step is that was proved. ``service`` and
-    ``started_at`` are the keys of the index ``by-service``, the history; ``started_by``,
-    ``images``, the colours and ``states`` are in it, too. ``expires_at`` is when DynamoDB may
-    delete it, which it does within days; what is live, and what a rollback goes back to, has none.
+    are who said so, ``answered_in`` the executions that have tried to say yes, ``watch`` where the
+    last step is that was proved. ``service`` and ``started_at`` are the keys of the index
+    ``by-service``, the history; ``started_by``, ``images``, the colours and ``states`` are in it,
+    too. ``expires_at`` is when DynamoDB may delete it, which it does within days; what is live, and
+    what a rollback goes back to, has none.
 ``lock#<service>``: who may change the service. ``fencing`` grows with every holder and never goes
     back; ``lease_expires_at`` is compared with the clock (DynamoDB's TTL deletes too late to be a
     lease). ``held`` is there only while the lock is held, which makes the index ``held-locks``
@@ -64,7 +65,8 @@ class Record:
 
     phase: how far it has come ("baking": the switch was proved, "committed": it was baked), which
     stays when it has ended. deployment is None until it is planned, outcome until it has ended.
-    approval: the task token of a request for approval that nobody has answered. promoted: the step
+    approval: the task token of a request for approval that nobody has answered; it stays when its
+    time was up. answered_in: ARNs of the executions that have tried to say yes. promoted: the step
     that is not to be watched any longer. approved_by: who has approved it, "" if nobody has.
     promoted_by: who has ended the watching of a step. watch: of the last step that was proved, None
     before. images: as they were asked for until it is planned. revision: ARN of the task definition
@@ -85,6 +87,7 @@ class Record:
     reason: str | None
     approval: str | None
     promoted: int | None
+    answered_in: Sequence[str]
     approved_by: str
     promoted_by: Sequence[Promotion]
     watch: Watch | None
@@ -214,6 +217,7 @@ class Store:
             reason=item.get("reason", {}).get("S"),
             approval=item.get("approval", {}).get("S"),
             promoted=int(item["promoted"]["N"]) if "promoted" in item else None,
+            answered_in=item.get("answered_in", {}).get("SS", []),
             approved_by=_approved_by(item),
             promoted_by=_promoted_by(item),
             watch=_watch(item),
@@ -273,19 +277,38 @@ class Store:
         """Keep the task token that answers a request for approval. Raises LockLost."""
         self._note(deployment, "SET approval = :token", {":token": {"S": token}})
 
-    def take_approval(self, deployment_id: str, approved_by: str = "") -> str | None:
-        """The task token of a request that waits for its answer, for one caller only.
-
-        approved_by: who has answered it with yes.
-        """
-        old = self._update_if(
-            "attribute_exists(approval)",
+    def note_answer(self, deployment_id: str, execution_arn: str) -> None:
+        """Note which execution is about to say yes to a request for approval."""
+        self._update_if(
+            "attribute_exists(pk)",
             f"deployment#{deployment_id}",
-            "REMOVE approval" + (" SET approved_by = :by" if approved_by else ""),
-            {":by": {"S": approved_by}} if approved_by else {},
-            "ALL_OLD",
+            "ADD answered_in :execution",
+            {":execution": {"SS": [execution_arn]}},
         )
-        return str(old["approval"]["S"]) if old else None
+
+    def note_approved(self, deployment_id: str, token: str, by: str) -> None:
+        """Note who has said yes to the request with this task token, and forget the token.
+
+        Nothing happens when the token is not there any more.
+        """
+        self._update_if(
+            "approval = :token",
+            f"deployment#{deployment_id}",
+            "SET approved_by = :by REMOVE approval",
+            {":token": {"S": token}, ":by": {"S": by}},
+        )
+
+    def forget_approval(self, deployment_id: str, token: str) -> None:
+        """Forget the task token of a request that nobody can answer any more.
+
+        Nothing happens when it is not there any more.
+        """
+        self._update_if(
+            "approval = :token",
+            f"deployment#{deployment_id}",
+            "REMOVE approval",
+            {":token": {"S": token}},
+        )
 
     def promote(self, deployment_id: str, step: int, by: str, seen: Watch | None) -> bool:
         """Note that somebody does not want this step to be watched any longer.
@@ -593,7 +616,7 @@ class Store:
         pk: str,
         update: str,
         values: Mapping[str, Any] | None = None,
-        returning: Literal["ALL_NEW", "ALL_OLD", "NONE"] = "NONE",
+        returning: Literal["ALL_NEW", "NONE"] = "NONE",
     ) -> Mapping[str, Any] | None:
         """UpdateItem; the attributes it returns, or None when the condition does not hold."""
         # Empty values are refused, and so have to be left out.

@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.hook_functions import YES, hook_functions
 from tests.e2e.running import Ended, Running
+from tests.e2e.test_strategies import wait_for_step
 
 TOLD_SECONDS = 20.0
 
@@ -81,6 +82,13 @@ def test_what_is_promoted_goes_live_and_is_promoted_once(sandbox: Running) -> No
         kind="lost_answer",
         function="RequestApprovalFunction",
     )
+    # The yes takes effect, and Promote learns of it only when it looks.
+    unsure = sandbox.faults(
+        "api_error",
+        operation="states:SendTaskSuccess",
+        kind="lost_answer",
+        function="PromoteFunction",
+    )
     with lost, hook_functions(sandbox) as hooks:
         # Holds it between the approval and the shift, as long as the test needs.
         gate = hooks.add("before_shift", 'return {"status": "IN_PROGRESS"}', interval_seconds=1)
@@ -97,8 +105,11 @@ def test_what_is_promoted_goes_live_and_is_promoted_once(sandbox: Running) -> No
             assert sandbox.states(arn)[-1] == "RequestApproval"
             assert sandbox.target_states(new) == {"healthy"}
             assert_nothing_has_moved(sandbox, before, version)
-            yes = answer(sandbox, text, "yes")
+            with unsure:
+                yes = answer(sandbox, text, "yes")
+                sandbox.assert_faults_hit()
             assert yes.succeeded, yes.cause
+            assert sandbox.record("approved")["approved_by"] == f"execution {yes.name}"
             sandbox.wait_for_state(arn, "WaitToShift")
             again = answer(sandbox, text, "yes")
             assert (again.status, again.error) == ("FAILED", "DeploymentRefused")
@@ -157,8 +168,15 @@ def test_without_an_answer_it_is_taken_back(sandbox: Running) -> None:
 
 
 def test_without_an_answer_it_goes_on_if_that_is_configured(sandbox: Running) -> None:
-    with sandbox.configured(asking(2, "approve")), sandbox.under_load():
-        ended = sandbox.wait(begin(sandbox, "approved-by-time"))
+    """From then on its steps can be promoted, by name, as those of any other deployment."""
+    canary = {"strategy": {"type": "canary", "percent": 10, "seconds": 600}}
+    with sandbox.configured(asking(2, "approve") | canary), sandbox.under_load():
+        arn = begin(sandbox, "approved-by-time")
+        wait_for_step(sandbox, arn, 10)
+        promote = {"action": "promote", "deployment_id": "approved-by-time", "percent": 10}
+        promoted = sandbox.wait(sandbox.start_execution(promote))
+        assert promoted.succeeded, promoted.cause
+        ended = sandbox.wait(arn)
         assert ended.succeeded, ended.cause
         assert sandbox.answer()["X-Version"] == "approved-by-time"
     assert sandbox.record("approved-by-time")["outcome"] == "succeeded"

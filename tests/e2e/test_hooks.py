@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.hook_functions import YES, Hooks, hook_functions
 from tests.e2e.running import Running
+from tests.e2e.test_watch import passes
 
 
 @pytest.fixture
@@ -221,12 +222,15 @@ def test_abort_does_not_wait_for_a_hook(sandbox: Running, hooks: Hooks) -> None:
         request = {"action": "abort", "deployment_id": "hooks-aborted", "who": "ann"}
         ended = sandbox.wait(sandbox.start_execution(request))
         assert ended.succeeded, ended.cause
-        assert sandbox.wait(arn).status == "FAILED"
+        aborted = sandbox.wait(arn)
+        assert aborted.status == "FAILED"
         assert sandbox.answer()["X-Version"] == version
     assert sandbox.record("hooks-aborted")["outcome"] == "rolled_back"
     assert "aborted by ann" in sandbox.record("hooks-aborted")["reason"]
     sandbox.wait_for_world(before)
-    # Nobody asks for what is over.
-    calls = len(hooks.heard())
-    sandbox.sweep()
-    assert len(hooks.heard()) == calls
+    # The last time that it came to ask, it had lost the lock: then nobody is asked.
+    looked = passes(sandbox, arn, "TestIdleColor")
+    assert aborted.states.count("TestIdleColor") == len(looked) + 1
+    asked = looked[-1][1]["testing"]["attempt"]
+    assert sandbox.control("POST", "settle", {"seconds": 20})["settled"]
+    assert len(hooks.wait_until_heard(asked)) == asked

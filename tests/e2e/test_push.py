@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.running import Running
 
-TAGS = {"trigger": {"tags": ["push-*"]}}
+TAGS = {"trigger": {"tags": ["push-*"]}, "notify": {"slack": "deployments"}}
 ENDS_SECONDS = 60.0
 # Seconds from the first push; ECR knows whole ones, and the last push comes in one of its own.
 MOMENTS = (0.0, 0.3, 0.6, 0.9, 2.0)
@@ -125,6 +125,7 @@ def test_20_22_the_same_events_three_times_and_five_tags_in_two_seconds(pushed: 
 
 def test_20_an_event_that_comes_late_and_twice_deploys_nothing_older(pushed: Running) -> None:
     executions = len(pushed.executions())
+    pushed.control("DELETE", "slack")
     tags = ("push-late-old", "push-late-new")
     pushed.fault("events", kind="duplicated", times=2)
     with pushed.faults("events", kind="late", seconds=3):
@@ -140,6 +141,9 @@ def test_20_an_event_that_comes_late_and_twice_deploys_nothing_older(pushed: Run
     assert_complete(pushed, old)
     assert pushed.answer()["X-Version"] == tags[1]
     nothing_more_happens(pushed, executions + 1)
+    [told] = [one["text"] for one in pushed.control("GET", "slack") if old["id"] in one["text"]]
+    assert "superseded" in told.splitlines()[0]
+    assert told.endswith(f"/{new['execution_arn']}"), "its own was never started"
 
 
 def test_20_a_multi_architecture_push_is_one_deployment(pushed: Running) -> None:

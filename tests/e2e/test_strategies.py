@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from math import sqrt
+from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Any
 
 import pytest
 
-from sandbox.load import PacedLoad, PacedResult
+from sandbox.load import PacedLoad, PacedResult, Request
 from tests.e2e.conftest import PROXIES
 from tests.e2e.running import Running, assert_nothing_lost
 from tests.e2e.running_groups import RunningGroups
 from tests.e2e.running_hosts import RunningHosts, assert_failed, other
 
 POINTS = 2.0
-# Routers draw lots for each request. At this rate four standard deviations of a step's share are
-# about POINTS; a machine that is busy answers fewer, and there chance alone may be off by more.
-RATE = 800.0
+"""A share may be off by so many percentage points."""
+# Routers draw lots for each request: chance alone is off by more than four standard deviations once
+# in 16,000 steps. So a step lasts until there are enough answers, however busy the machine is, and
+# is promoted then.
 DEVIATIONS = 4
-LEAST = 1500
-"""Answers of a step; with fewer a share says nothing."""
-CANARY = {"type": "canary", "percent": 10, "seconds": 6}
-LINEAR = {"type": "linear", "percent": 40, "seconds": 11}
+RATE = 800.0
+LONGEST_STEP_SECONDS = 90.0
+CANARY = {"type": "canary", "percent": 10, "seconds": 600}
+LINEAR = {"type": "linear", "percent": 40, "seconds": 600}
 OWN = {
     "type": "steps",
-    "steps": [{"percent": 5, "seconds": 4}, {"percent": 30, "seconds": 10}],
+    "steps": [{"percent": 5, "seconds": 600}, {"percent": 30, "seconds": 600}],
 }
 STRATEGIES = pytest.mark.parametrize(
     ("strategy", "percents"),
@@ -162,16 +163,23 @@ def deploy_in_steps(
     old = running.live()
     running.push(tag)
     settings = {"strategy": strategy, "bake.seconds": 2}
-    with running.configured(settings), accounted_for(running.url) as results:
-        arn = running.start_execution(running.request(tag))
-        samples = list(weights_until_the_end(running, arn))
+    samples: list[Sample] = []
+    with running.configured(settings), accounted_for(running.url) as relay:
+        arn = running.start_execution(running.request(tag), name=tag)
+        for percent in percents[:-1]:
+            wait_for_step(running, arn, percent)
+            samples += weights_until_enough(running, relay, percent)
+            promote = {"action": "promote", "deployment_id": tag, "percent": percent}
+            promoted = running.wait(running.start_execution(promote))
+            assert promoted.succeeded, promoted.cause
+        samples += weights_until_the_end(running, arn)
         ended = running.wait(arn)
     assert ended.succeeded, ended.cause
     taken = steps_of(running, arn)
     assert [step.percent for step in taken] == percents
     for step in taken:
         assert_weights(samples, step, other(old))
-        assert_share(results[0], step, other(old))
+        assert_share(relay.asked, step, other(old))
     assert_all(weights_of(running), {other(old): 100, old: 0})
     assert running.counts()[old] == (0, 0)
     assert running.answer()["X-Version"] == tag
@@ -179,18 +187,71 @@ def deploy_in_steps(
     assert "held" not in running.lock()
 
 
+@dataclass
+class Relay:
+    """Requests all the time, by one load after the other: those of a load that has stopped are
+    there to be counted.
+    """
+
+    url: str
+    results: list[PacedResult] = field(default_factory=list)
+    _load: PacedLoad | None = None
+
+    def next(self) -> None:
+        """Begin, or have another load take over."""
+        before, self._load = self._load, PacedLoad(self.url, RATE)
+        self._load.start()
+        if before:
+            # Until the other one sends.
+            time.sleep(1)
+            self.results.append(before.stop())
+
+    def stop(self) -> None:
+        assert self._load
+        self.results.append(self._load.stop())
+
+    def kill(self) -> None:
+        if self._load:
+            self._load.kill()
+
+    @property
+    def asked(self) -> list[Request]:
+        return [one for result in self.results for one in result.requests]
+
+
 @contextmanager
-def accounted_for(url: str) -> Iterator[list[PacedResult]]:
-    """Requests all the time; the one result is there at the end. None may have failed."""
-    results: list[PacedResult] = []
-    load = PacedLoad(url, RATE)
-    load.start()
+def accounted_for(url: str) -> Iterator[Relay]:
+    """Requests all the time. None may have failed."""
+    relay = Relay(url)
+    relay.next()
     try:
-        yield results
-        results.append(load.stop())
+        yield relay
+        relay.stop()
     finally:
-        load.kill()
-    assert_nothing_lost(replace(results[0], requests=()))
+        relay.kill()
+    for result in relay.results:
+        assert_nothing_lost(replace(result, requests=()))
+
+
+def enough(percent: int) -> int:
+    """Of so many answers chance alone does not take the share POINTS away from a percentage."""
+    return ceil(DEVIATIONS**2 * percent * (100 - percent) / POINTS**2)
+
+
+def weights_until_enough(running: Running, relay: Relay, percent: int) -> Iterator[Sample]:
+    """While a step, which is proved, has not had enough answers."""
+    began, proved = time.monotonic(), time.time()
+    wanted, missing, rate = enough(percent), float(enough(percent)), RATE
+    while missing > 0:
+        until = time.monotonic() + missing / rate
+        while time.monotonic() < until:
+            yield sample(running)
+            time.sleep(0.2)
+        relay.next()
+        count = len([one for one in relay.asked if one.began >= proved])
+        seconds = time.monotonic() - began
+        assert seconds < LONGEST_STEP_SECONDS, f"inconclusive: {count} answers, not {wanted}"
+        missing, rate = wanted - count, max(count / seconds, 1.0)
 
 
 def steps_of(running: Running, arn: str) -> list[Step]:
@@ -226,10 +287,14 @@ def weights_until_the_end(running: Running, arn: str) -> Iterator[Sample]:
     while running.client("stepfunctions").describe_execution(executionArn=arn)["status"] == (
         "RUNNING"
     ):
-        began = time.time()
-        weights = weights_of(running)
-        yield Sample(began, time.time(), weights)
+        yield sample(running)
         time.sleep(0.2)
+
+
+def sample(running: Running) -> Sample:
+    began = time.time()
+    weights = weights_of(running)
+    return Sample(began, time.time(), weights)
 
 
 def weights_of(running: Running) -> list[dict[str, int]]:
@@ -252,16 +317,13 @@ def assert_all(weights: list[dict[str, int]], wanted: dict[str, int]) -> None:
     assert weights == [wanted] * len(weights)
 
 
-def assert_share(result: PacedResult, step: Step, color: str) -> None:
+def assert_share(asked: Sequence[Request], step: Step, color: str) -> None:
     """Of the answers between the proof of a step and what came next, so many came from a colour."""
-    answers = [
-        one.color for one in result.requests if step.proved <= one.began and one.ended <= step.ended
-    ]
-    count, wanted = len(answers), step.percent / 100
-    share = 100 * answers.count(color) / max(count, 1)
-    chance = DEVIATIONS * 100 * sqrt(wanted * (1 - wanted) / max(count, 1))
-    assert count >= (LEAST if step.percent < 100 else 1)
-    assert abs(share - step.percent) <= max(POINTS, chance), (step, share, count)
+    answers = [one.color for one in asked if step.proved <= one.began and one.ended <= step.ended]
+    count = len(answers)
+    assert count >= max(enough(step.percent), 1), f"inconclusive: {count} answers of {step}"
+    share = 100 * answers.count(color) / count
+    assert abs(share - step.percent) <= POINTS, (step, share, count)
 
 
 def stop_tasks(running: Running, color: str) -> None:

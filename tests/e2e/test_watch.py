@@ -14,6 +14,7 @@ import requests
 
 from sandbox.load import PacedLoad, Request
 from tests.e2e.running import Ended, Running
+from tests.e2e.running_hosts import RunningHosts
 
 ALARM = "web-watched"
 REASON = "Threshold Crossed: 3 datapoints were greater than the threshold (1.0)."
@@ -130,22 +131,28 @@ def start_canary(sandbox: Running, tag: str) -> str:
 
 
 @pytest.fixture
-def rolls_back(sandbox: Running) -> Iterator[Callable[[str], Ended]]:
-    """Waits until an execution has ended as the bake failed; then all is as before the test."""
-    before, version = sandbox.world(), sandbox.answer()["X-Version"]
+def rolls_back(sandbox: Running) -> Iterator[Callable[..., Ended]]:
+    with rolling_back(sandbox) as made:
+        yield made
+
+
+@contextmanager
+def rolling_back(running: Running) -> Iterator[Callable[..., Ended]]:
+    """Waits until an execution has ended as the bake failed; then all is as before."""
+    before, version = running.world(), running.answer()["X-Version"]
 
     def rolls_back(arn: str, seconds: float = 90) -> Ended:
-        ended = sandbox.wait(arn, seconds)
+        ended = running.wait(arn, seconds)
         assert (ended.status, ended.error) == ("FAILED", "BakeFailed"), ended
-        record = sandbox.record(ended.name)
+        record = running.record(ended.name)
         assert record["outcome"] == "rolled_back"
-        assert sandbox.history()[0]["reason"] == record["reason"] == ended.cause
+        assert running.history()[0]["reason"] == record["reason"] == ended.cause
         return ended
 
     yield rolls_back
-    sandbox.wait_for_world(before)
-    assert sandbox.answer()["X-Version"] == version
-    assert "held" not in sandbox.lock()
+    running.wait_for_world(before)
+    assert running.answer()["X-Version"] == version
+    assert "held" not in running.lock()
 
 
 # ------------------------------------------------------------------------------ CloudWatch alarms
@@ -245,12 +252,12 @@ def test_21_a_short_throttle_does_no_harm(sandbox: Running) -> None:
     with (
         alarm(sandbox),
         sandbox.configured(settings),
-        # Two looks: the SDK asks three times each.
+        # Two looks: each asks once.
         sandbox.faults(
             "api_error",
             operation="cloudwatch:DescribeAlarms",
             kind="throttle",
-            times=6,
+            times=2,
             function="CheckBakeFunction",
         ),
         sandbox.under_load(),
@@ -380,6 +387,42 @@ def assert_only_the_new_color_failed(asked: Sequence[Request], new: str, back_at
     since = [one for one in asked if one.began > back_at]
     assert since
     assert [one for one in since if one.color == new] == []
+
+
+# ------------------------------------------------------------------------------------------ hosts
+
+
+@pytest.mark.parametrize("hosts", ["haproxy"], indirect=True)
+def test_an_alarm_takes_a_canary_back_on_every_host(hosts: RunningHosts) -> None:
+    settings = {**CANARY, "bake.alarms": [ALARM]}
+    with (
+        alarm(hosts),
+        hosts.configured(settings),
+        rolling_back(hosts) as rolls_back,
+        hosts.hosts_under_load(*hosts.numbers()),
+    ):
+        arn = start_canary(hosts, "watch-alarm")
+        set_alarm(hosts, "ALARM", REASON)
+        ended = rolls_back(arn)
+    assert f"alarm {ALARM}: ALARM: {REASON}" in ended.cause
+    assert "with 50 % of the traffic on" in ended.cause
+
+
+@pytest.mark.parametrize("hosts", ["nginx"], indirect=True)
+def test_an_alert_takes_a_canary_back_on_every_host(hosts: RunningHosts) -> None:
+    mackerel = Mackerel(hosts)
+    settings = {**CANARY, "bake.mackerel": {"service": "watched", "role": "web"}}
+    with (
+        mackerel.host("watched:web") as host,
+        hosts.configured(settings),
+        rolling_back(hosts) as rolls_back,
+        hosts.hosts_under_load(*hosts.numbers()),
+    ):
+        arn = start_canary(hosts, "watch-alert")
+        alert = mackerel.open_alert(host)
+        ended = rolls_back(arn)
+    assert f"alert {alert}: CRITICAL, host monitor " in ended.cause
+    assert "with 50 % of the traffic on" in ended.cause
 
 
 def idle(sandbox: Running) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,9 +16,10 @@ from bluegreen.store import Watch
 from bluegreen.traffic import weights_for
 from tests.functions.hook_functions import HookFunctions
 from tests.functions.waiting import Waiting, interpreting
-from tests.functions.world import GREEN, START, World
+from tests.functions.world import GREEN, START, World, execution_arn
 
 STEPS = {"type": "steps", "steps": [{"percent": 10, "seconds": 60}, {"percent": 50, "seconds": 60}]}
+numbers = itertools.count(1)
 
 
 @pytest.fixture
@@ -37,9 +39,17 @@ def interpreter() -> Iterator[None]:
         yield
 
 
-def promote(world: World, deployment_id: str = "d-1", who: str = "", **more: Any) -> dict[str, Any]:
+def promote(
+    world: World, deployment_id: str = "d-1", who: str = "", execution: str = "", **more: Any
+) -> dict[str, Any]:
+    """execution: its name, given again when an attempt is repeated; else each is another one."""
     request = {"action": "promote", "deployment_id": deployment_id, "who": who, **more}
-    return world.run("promote", {"request": request}, "promote-1")
+    return world.run("promote", {"request": request}, execution or f"promote-{next(numbers)}")
+
+
+def ask_again(world: World, data: dict[str, Any], token: str) -> None:
+    """RequestApproval is tried again, with a token of its own."""
+    world.store.ask_approval(Deployment.model_validate(data["deployment"]), token)
 
 
 def shift(world: World, data: dict[str, Any], percent: int) -> None:
@@ -56,10 +66,11 @@ def test_a_deployment_that_waits_is_approved(
     world: World, data: dict[str, Any], functions: HookFunctions
 ) -> None:
     waiting = Waiting(world, functions, data)
-    answer = promote(world, who="ada")
+    answer = promote(world, who="ada", execution="yes")
     assert answer == {"deployment_id": "d-1", "by": "ada", "promoted": "approval"}
-    assert waiting.ended() == ("SUCCEEDED", {"approved": True, "by": "ada", "at": START})
-    assert world.record().approval is None
+    said = {"approved": True, "by": "ada", "at": START, "execution": execution_arn("yes")}
+    assert waiting.ended() == ("SUCCEEDED", said)
+    assert (world.record().approval, world.record().approved_by) == (None, "ada")
 
 
 @pytest.mark.usefixtures("interpreter")
@@ -67,8 +78,8 @@ def test_nobody_named_it_is_the_execution_that_approved(
     world: World, data: dict[str, Any], functions: HookFunctions
 ) -> None:
     waiting = Waiting(world, functions, data)
-    promote(world)
-    assert waiting.ended()[1]["by"] == "execution promote-1"
+    promote(world, execution="promote-7")
+    assert waiting.ended()[1]["by"] == "execution promote-7"
 
 
 @pytest.mark.usefixtures("interpreter")
@@ -102,25 +113,76 @@ def test_20_two_answers_at_a_time_count_once(
     waiting = Waiting(world, functions, data)
     token = world.record().approval
     assert token
-    promote(world)
+    promote(world, who="ada")
     waiting.ended()
-    world.store.ask_approval(Deployment.model_validate(data["deployment"]), token)
+    ask_again(world, data, token)
+    with pytest.raises(DeploymentRefused, match="answered already, or its time was up"):
+        promote(world, who="bob", execution="second")
     shift(world, data, 10)
     with pytest.raises(DeploymentRefused, match="answered already, or its time was up"):
-        promote(world)
-    assert world.record().promoted is None, "the first answer was not meant for the watching"
+        promote(world, who="bob", execution="second")
+    assert world.record().promoted is None, "the second answer was not meant for the watching"
+    assert world.record().approved_by == "ada"
 
 
 @pytest.mark.usefixtures("interpreter")
-def test_an_answer_after_the_time_is_up_is_refused_and_the_next_one_is_for_the_step(
+def test_an_answer_after_the_time_is_up_is_refused_until_it_goes_on_without_one(
     world: World, data: dict[str, Any], functions: HookFunctions
 ) -> None:
+    """The token is still there then, and keeps nobody from promoting a step."""
     waiting = Waiting(world, functions, data, seconds=1)
     assert waiting.ended()[0] in ("TIMED_OUT", "FAILED")
-    shift(world, data, 10)
     with pytest.raises(DeploymentRefused, match="its time was up"):
         promote(world)
-    assert promote(world)["step"] == 0
+    shift(world, data, 10)
+    with pytest.raises(DeploymentRefused, match="nobody is asked"):
+        promote(world, percent=0)
+    assert promote(world, percent=10)["step"] == 0
+    shift(world, data, 50)
+    assert promote(world)["step"] == 1
+    assert world.record().approved_by == ""
+
+
+@pytest.mark.usefixtures("interpreter")
+def test_20_a_request_that_was_made_again_is_answered_by_its_new_token(
+    world: World, data: dict[str, Any], functions: HookFunctions
+) -> None:
+    """Promote has read the first one, which is worth nothing any more."""
+    waiting = Waiting(world, functions, data)
+    token = world.record().approval
+    assert token
+    ask_again(world, data, "of an attempt whose answer was lost")
+    world.meanwhile("dynamodb", "GetItem", lambda: ask_again(world, data, token))
+    with pytest.raises(AwsUnavailable, match="made again just now"):
+        promote(world, who="ada", execution="yes")
+    assert world.record().approval == token, "somebody can say yes still"
+    assert promote(world, who="ada", execution="yes")["promoted"] == "approval"
+    assert waiting.ended()[1]["by"] == "ada"
+    assert (world.record().approval, world.record().approved_by) == (None, "ada")
+
+
+@pytest.mark.usefixtures("interpreter")
+def test_20_a_request_that_is_made_again_after_its_answer_was_refused_waits_on(
+    world: World, data: dict[str, Any], functions: HookFunctions
+) -> None:
+    waiting = Waiting(world, functions, data)
+    token = world.record().approval
+    assert token
+    ask_again(world, data, "of an attempt whose answer was lost")
+    with pytest.raises(DeploymentRefused, match="answered already, or its time was up"):
+        promote(world, execution="too-early")
+    ask_again(world, data, token)
+    assert promote(world)["promoted"] == "approval"
+    assert waiting.ended()[0] == "SUCCEEDED"
+
+
+def test_20_an_answer_takes_no_other_token_away_than_its_own(
+    world: World, data: dict[str, Any]
+) -> None:
+    ask_again(world, data, "new")
+    world.store.note_approved("d-1", "old", "ada")
+    world.store.forget_approval("d-1", "old")
+    assert (world.record().approval, world.record().approved_by) == ("new", "")
 
 
 @pytest.mark.usefixtures("interpreter")
@@ -136,19 +198,32 @@ def test_an_answer_that_step_functions_does_not_take_now_can_be_given_again(
 
 
 @pytest.mark.usefixtures("interpreter")
-def test_an_answer_that_was_broken_off_does_not_end_the_watching_of_a_step(
-    world: World, data: dict[str, Any], functions: HookFunctions
+@pytest.mark.parametrize(
+    "where", [("stepfunctions", "SendTaskSuccess"), ("dynamodb", "UpdateItem")]
+)
+@pytest.mark.parametrize("percent", [None, 0])
+def test_20_an_answer_that_was_broken_off_is_still_the_approval_when_it_is_tried_again(
+    world: World,
+    data: dict[str, Any],
+    functions: HookFunctions,
+    where: tuple[str, str],
+    percent: int | None,
 ) -> None:
     """Its effect was there, its answer was not; until it is tried again the deployment goes on."""
     waiting = Waiting(world, functions, data)
-    world.fault("stepfunctions", "SendTaskSuccess", "lost_answer", times=3)
+    # What is written once it is answered.
+    broken_off = lambda: world.fault(*where, "lost_answer", times=3)  # noqa: E731
+    if where[0] == "dynamodb":
+        world.meanwhile("stepfunctions", "SendTaskSuccess", broken_off)
+    else:
+        world.fault(*where, "lost_answer")
     with pytest.raises(AwsUnavailable):
-        promote(world)
+        promote(world, who="ada", execution="yes", percent=percent)
     assert waiting.ended()[1]["approved"] is True
     shift(world, data, 10)
-    with pytest.raises(DeploymentRefused, match="answered already"):
-        promote(world)
-    assert world.record().promoted is None
+    assert promote(world, who="ada", execution="yes", percent=percent)["promoted"] == "approval"
+    record = world.record()
+    assert (record.approval, record.approved_by, record.promoted) == (None, "ada", None)
 
 
 # A step
@@ -197,7 +272,7 @@ def test_who_names_a_step_approves_nothing(world: World, data: dict[str, Any]) -
     world.store.ask_approval(Deployment.model_validate(data["deployment"]), "token")
     with pytest.raises(DeploymentRefused, match="waits for approval, and is at no step of 10 %"):
         promote(world, percent=10)
-    assert world.record().approval == "token"
+    assert (world.record().approval, world.record().answered_in) == ("token", [])
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from bluegreen.errors import (
 )
 from bluegreen.pushes import Pushes, Wish
 from runtime import clients, routers
+from tests.functions.announced import waiting
 from tests.functions.world import (
     ACCOUNT,
     BLUE,
@@ -381,7 +382,23 @@ def test_what_was_superseded_is_told_once_though_the_queue_is_not_there_at_first
     told = json.loads(message["Body"])
     assert (told["kind"], told["deployment_id"]) == ("superseded", "web-000000000000-1")
     assert "web-000000000000-2" in told["reason"]
+    assert told["execution_arn"] == execution_arn("web-000000000000-2"), "its own was never started"
     assert ("web-000000000000-1", "superseded") in registry.history()
+
+
+def test_what_was_superseded_by_nothing_that_is_known_leads_to_no_execution(
+    registry: Registry,
+) -> None:
+    queue = clients.sqs().create_queue(
+        QueueName="told-once.fifo", Attributes={"FifoQueue": "true"}
+    )["QueueUrl"]
+    registry.world.monkeypatch.setenv("ANNOUNCEMENTS_QUEUE_URL", queue)
+    event = registry.push("vX")
+    registry.retag("kept", "vX")
+    registry.push("vX")
+    handle(event)
+    [told] = [json.loads(message.body) for message in waiting(queue)]
+    assert (told["kind"], told["execution_arn"]) == ("superseded", "")
 
 
 # Two at once, and crashes in between

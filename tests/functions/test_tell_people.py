@@ -93,6 +93,18 @@ def test_everybody_is_told_once(audience: Audience) -> None:
     assert waiting(audience.queue) == []
 
 
+def test_what_has_no_execution_is_told_without_a_link(audience: Audience) -> None:
+    tell(
+        audience, announcement(kind="superseded", reason="tag v2 is at no image", execution_arn="")
+    )
+    audience.deliver()
+    [event], [mail], [text] = audience.events(), audience.mails(), audience.texts()
+    assert event["resources"] == []
+    assert EventDetail.model_validate(event["detail"]).link == ""
+    assert mail["Message"].splitlines()[-1] == "tag v2 is at no image"
+    assert text.splitlines()[-1] == "tag v2 is at no image"
+
+
 def test_20_the_same_thing_said_again_is_told_once(audience: Audience) -> None:
     """A state that is repeated says it again; after five minutes SQS no longer knows."""
     tell(audience, announcement())

@@ -251,8 +251,12 @@ def test_hooks_are_the_only_functions_besides_the_own_ones_that_are_invoked(
         ("events:PutEvents", {"TellPeopleFunction"}),
         ("cloudwatch:GetMetricData", {"CheckBakeFunction"}),
         ("cloudwatch:DescribeAlarms", {"CheckBakeFunction", "PlanDeploymentFunction"}),
-        ("states:GetExecutionHistory", {"RecordOutcomeFunction"}),
+        ("states:GetExecutionHistory", {"PromoteFunction", "RecordOutcomeFunction"}),
         ("ecr:DescribeImageScanFindings", {"PlanDeploymentFunction"}),
+        # ECR asks for these two as well, where it scans with Amazon Inspector:
+        # https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-scanning-enhanced-iam.html
+        ("inspector2:ListCoverage", {"PlanDeploymentFunction"}),
+        ("inspector2:ListFindings", {"PlanDeploymentFunction"}),
     ],
 )
 def test_who_may_do_what_only_a_few_need(template: Template, action: str, who: set[str]) -> None:
