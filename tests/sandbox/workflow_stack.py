@@ -150,15 +150,16 @@ class WorkflowStack:
     def tasks(self) -> list[dict[str, Any]]:
         """All tasks that there have been."""
         ecs = self.client("ecs")
-        arns = [
+        # One that is stopped in between is listed twice.
+        arns = {
             arn
             for status in ("RUNNING", "STOPPED")
             for arn in ecs.list_tasks(cluster=CLUSTER, desiredStatus=status)["taskArns"]
-        ]
+        }
         if not arns:
             return []
         found: list[dict[str, Any]] = ecs.describe_tasks(
-            cluster=CLUSTER, tasks=arns, include=["TAGS"]
+            cluster=CLUSTER, tasks=sorted(arns), include=["TAGS"]
         )["tasks"]
         return found
 
