@@ -1146,6 +1146,8 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def report_on(host: Host, settings: Settings, arguments: argparse.Namespace) -> dict[str, Any]:
+    # Before the state: what is read while the boot's `restore` ends may be from before it.
+    restored = is_restored(host)
     current, staged = host.current(), host.staged()
     running, problem = look(host, current)
     told = (staged or current).tasks
@@ -1174,7 +1176,7 @@ def report_on(host: Host, settings: Settings, arguments: argparse.Namespace) -> 
         "answers": answers,
         "connections": connections,
         "running": problem,
-        "restored": is_restored(host),
+        "restored": restored,
         "clock": round(time.time(), 3),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -93,6 +94,23 @@ def test_the_proxy_does_not_start_before(booting: Machine) -> None:
     assert booting.get() == (200, "green")
     process.terminate()
     process.wait()
+
+
+def test_14_a_report_of_the_moment_in_which_it_ends_shows_no_weights_from_before(
+    booting: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be taken for somebody else's: a new host's state has none at all."""
+    booting.set_parameter(generation=next_generation(), blue=0, green=100, at=0, tasks={})
+    look = program.look
+
+    def late(host: Any, current: Any) -> Any:
+        booting.do("restore")
+        return look(host, current)
+
+    monkeypatch.setattr(program, "look", late)
+    status, said = program.answer(["report", "--service", "web"])
+    assert status == 0
+    assert not said["restored"] or said["weights"] == {"blue": 0, "green": 100}
 
 
 def test_waits_for_the_agent_to_register(booting: Machine) -> None:
