@@ -18,7 +18,7 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     """``$.migration_failure`` is what Step Functions says: Error and Cause.
 
     Raises MigrationFailed, always. A task whose time was up is stopped before, whoever has the lock
-    by now: Step Functions does not do it, and nobody else will.
+    by now: Step Functions does not promise to do it, and nobody else will.
     """
     failure = invocation.data["migration_failure"]
     migration = invocation.data["task_definition"]["migration"]
@@ -32,7 +32,7 @@ def handler(invocation: Invocation) -> dict[str, Any]:
                 [
                     f"{which} did not end within {migration['timeout_seconds']} s "
                     "(timeout_seconds), nothing was shifted",
-                    *(tails or ["no task of it was running any more"]),
+                    *(tails or ["no task of it is there any more"]),
                 ]
             )
         )
@@ -42,16 +42,27 @@ def handler(invocation: Invocation) -> dict[str, Any]:
 
 
 def _stop(cluster: str, revision: str) -> list[str]:
-    """Stop the tasks of a revision that belong to no service, and say what they last wrote."""
+    """Stop the tasks of a revision that belong to no service; what they and those that have stopped
+    meanwhile wrote last.
+    """
     client, family = clients.ecs(), revision.rsplit("/", 1)[-1].rpartition(":")[0]
-    arns = client.list_tasks(cluster=cluster, family=family, desiredStatus="RUNNING")["taskArns"]
-    found = client.describe_tasks(cluster=cluster, tasks=arns)["tasks"] if arns else []
+    arns = {
+        arn
+        for status in ("RUNNING", "STOPPED")
+        for arn in client.list_tasks(cluster=cluster, family=family, desiredStatus=status)[
+            "taskArns"
+        ]
+    }
+    found = client.describe_tasks(cluster=cluster, tasks=sorted(arns))["tasks"] if arns else []
     said = []
     for one in found:
         if one["taskDefinitionArn"] == revision and not one.get("group", "").startswith("service:"):
-            reason = "the time of the migration is up"
-            client.stop_task(cluster=cluster, task=one["taskArn"], reason=reason)
-            said.append(_why_stopped({**one, "stoppedReason": f"stopped: {reason}"}, revision))
+            why: dict[str, str] = {}
+            if one["desiredStatus"] != "STOPPED":
+                reason = "the time of the migration is up"
+                client.stop_task(cluster=cluster, task=one["taskArn"], reason=reason)
+                why = {"stoppedReason": f"stopped: {reason}"}
+            said.append(_why_stopped({**one, **why}, revision))
     return said
 
 

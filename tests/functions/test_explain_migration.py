@@ -107,6 +107,21 @@ def test_a_migration_whose_time_is_up_is_stopped_and_says_what_it_last_did(
     )
 
 
+def test_a_migration_that_was_stopped_at_its_time_says_what_it_last_did(
+    world: World, data: dict[str, Any]
+) -> None:
+    """Whoever did it: Step Functions may have been faster."""
+    task = migrate(world, data)
+    task.last_status, task.desired_status = "STOPPED", "STOPPED"
+    task.stopped_reason = "Task stopped by user"
+    task.stopped_at = datetime.datetime.now(datetime.UTC)
+    world.write_log(task.id, ["row 10", "row 20"])
+    said = explain(world, data, {"Error": "States.Timeout", "Cause": ""})
+    assert "Task stopped by user" in said
+    assert "row 10\n    row 20" in said
+    assert task.stopped_reason == "Task stopped by user"
+
+
 def test_nobody_elses_task_is_stopped(world: World, data: dict[str, Any]) -> None:
     others = [world.add_task(GREEN, last_status="RUNNING") for _ in range(2)]
     clients.ecs().update_service(
@@ -126,7 +141,7 @@ def test_nobody_elses_task_is_stopped(world: World, data: dict[str, Any]) -> Non
     )
     others.append(by_hand)
     said = explain(world, data, {"Error": "States.Timeout", "Cause": ""})
-    assert "no task of it was running any more" in said
+    assert "no task of it is there any more" in said
     assert {task.desired_status for task in others} == {"RUNNING"}
 
 
