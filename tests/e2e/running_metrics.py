@@ -18,6 +18,7 @@ BUSY = f"{sys.executable} {ROOT / 'tests' / 'e2e' / 'busy_app.py'}"
 MACKEREL_SERVICE = "sandbox"
 AGENT_PORT = 51678
 MINUTE = 60
+SETTLED_SECONDS = 110.0
 
 
 class RunningMetrics(Running):
@@ -26,10 +27,9 @@ class RunningMetrics(Running):
     def collect(self) -> None:
         """Until all that is to be had is in Mackerel."""
         self.sweep()
-        # Twice: the schedule may begin a round of its own meanwhile.
-        said = self.control("POST", "settle", {"seconds": 25})
-        if not said["settled"]:
-            said = self.control("POST", "settle", {"seconds": 25})
+        # The schedule may begin rounds of its own meanwhile, and each waits for a Mackerel that is
+        # away.
+        said = self.control("POST", "settle", {"seconds": SETTLED_SECONDS})
         assert said["settled"], said
 
     def write_log(self, minute: int) -> int:
