@@ -32,8 +32,9 @@ AT_GATES = {
     *("TestIdleColor", "WaitForTests", "RequestApproval", "BeforeShift", "WaitToShift"),
     *("AfterShift", "WaitForConfirmation"),
 }
-# A load balancer shifts at once; hosts take their time: test_hosts_recovery.py.
-ONLY_ON_HOSTS = {"WaitForShift"}
+# A load balancer shifts at once; hosts take their time: test_hosts_recovery.py. More of them come
+# in test_hosts_come_and_go.py.
+ONLY_ON_HOSTS = {"WaitForShift", "WaitForMoreHosts"}
 ONLY_WITH_LEFTOVERS = "WaitForIdleColor"
 
 
