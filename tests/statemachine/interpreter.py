@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import boto3
-import moto.stepfunctions.parser.models  # noqa: F401 - loads the interpreter that is restored below
 from botocore.exceptions import ClientError, ReadTimeoutError
 from botocore.validate import validate_parameters
 from moto import mock_aws
@@ -32,6 +31,7 @@ from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_funct
     WaitFunction,
 )
 from moto.stepfunctions.parser.asl.eval.environment import Environment
+from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
 from sandbox import executions
 from sandbox.executions.ecs_run_task import RunTask
@@ -285,6 +285,8 @@ class Interpreter:
 def interpreter(definition: Definition) -> Iterator[Interpreter]:
     """An interpreter that sleeps in no time; at the end moto is what it was before."""
     with _restoring_moto(), mock_aws(config={"stepfunctions": {"execute_state_machine": True}}):
+        # A mock_aws within another one begins with what that one has.
+        stepfunctions_parser_backends[ACCOUNT][REGION].reset()
         started = Interpreter(definition)
         executions.install(publish=started.on_status, endpoint="http://127.0.0.1:1")
         factory: Any = state_task_factory
