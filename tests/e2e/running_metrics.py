@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,24 @@ class RunningMetrics(Running):
         # away.
         said = self.control("POST", "settle", {"seconds": SETTLED_SECONDS})
         assert said["settled"], said
+
+    @contextmanager
+    def only_rounds_asked_for(self) -> Iterator[None]:
+        """None that the schedule begins."""
+        events = self.client("events")
+        (rule,) = [
+            one
+            for one in events.list_rules()["Rules"]
+            if any(
+                "PushContainerMetrics" in target["Arn"]
+                for target in events.list_targets_by_rule(Rule=one["Name"])["Targets"]
+            )
+        ]
+        events.put_rule(Name=rule["Name"], ScheduleExpression="rate(1 day)")
+        try:
+            yield
+        finally:
+            events.put_rule(Name=rule["Name"], ScheduleExpression=rule["ScheduleExpression"])
 
     def write_log(self, minute: int) -> int:
         """Container Insights writes what was used since it did so last; how many events."""
