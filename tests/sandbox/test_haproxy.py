@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +32,9 @@ from sandbox.alb.configuration import (
 from sandbox.alb.haproxy import Haproxy, HaproxyError, slot_commands
 from sandbox.processes import start_process
 
-ADDRESS = "127.0.9.200"  # where no connection of others takes a free port
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+ADDRESS = f"127.0.9.{200 + _WORKER}"  # where no connection of others takes a free port
+LISTENERS = count(20_000)  # below those that the kernel gives to targets
 GROUP, OTHER = "web-blue.0a", "web-green.0b"
 DEFAULT, RULE = "default", "rule"
 
@@ -133,11 +135,6 @@ def ask(connection: http.client.HTTPConnection, path: str = "/") -> tuple[int, s
     return response.status, response.read().decode()
 
 
-def free_port() -> int:
-    with socket.create_server((ADDRESS, 0)) as free:
-        return int(free.getsockname()[1])
-
-
 @pytest.fixture
 def balancer(tmp_path: Path) -> Iterator[Balancer]:
     started: list[Any] = []
@@ -147,7 +144,7 @@ def balancer(tmp_path: Path) -> Iterator[Balancer]:
         return started[-1]
 
     haproxy = Haproxy(tmp_path, tmp_path / "haproxy.log", start)
-    yield Balancer(haproxy, free_port(), processes=started)
+    yield Balancer(haproxy, next(LISTENERS), processes=started)
     haproxy.stop()
     assert all(process.poll() is not None for process in started)
 
@@ -252,7 +249,7 @@ def test_a_connection_of_a_tcp_listener_stays_where_it_is(
         assert {balancer.get() for _ in range(5)} == {(200, str(targets[1]))}
         assert ask(kept) == (200, str(targets[0]))
 
-        other = Frontend("listener-2", free_port(), (Rule("other", ()),), Protocol.TCP)
+        other = Frontend("listener-2", next(LISTENERS), (Rule("other", ()),), Protocol.TCP)
         balancer.weights["other"] = ((OTHER, 1),)
         balancer.follow(other)
         assert len(balancer.processes) == 2
@@ -269,7 +266,7 @@ def test_a_listener_that_is_gone_refuses_at_once_and_answers_what_it_has(
     balancer: Balancer, targets: list[int], others: bool
 ) -> None:
     balancer.server(GROUP, targets[0], Mode.READY)
-    other = Frontend("listener-2", free_port(), (Rule("other", ()),))
+    other = Frontend("listener-2", next(LISTENERS), (Rule("other", ()),))
     balancer.weights["other"] = ((GROUP, 1),)
     more = (other,) if others else ()
     balancer.follow(*more)

@@ -14,6 +14,7 @@ import pytest
 from sandbox.load import LoadError, PacedLoad, PacedResult, paced_result
 from sandbox.paced import judged
 
+ADDRESS = "127.0.9.199"  # where no connection of others takes a port while nobody listens
 RATE = 50
 FINE = b"HTTP/1.1 200 OK\r\nX-Color: blue\r\nContent-Length: 2\r\n\r\nok"
 
@@ -21,7 +22,7 @@ FINE = b"HTTP/1.1 200 OK\r\nX-Color: blue\r\nContent-Length: 2\r\n\r\nok"
 @contextmanager
 def server(port: int, answer: bytes | None = FINE) -> Iterator[int]:
     """Answers every connection the same, or cuts it when there is no answer; gives its port."""
-    with socket.create_server(("127.0.0.1", port)) as listening:
+    with socket.create_server((ADDRESS, port)) as listening:
         listening.settimeout(0.02)
         ending = threading.Event()
 
@@ -48,7 +49,7 @@ def server(port: int, answer: bytes | None = FINE) -> Iterator[int]:
 @contextmanager
 def load_on(port: int) -> Iterator[list[PacedResult]]:
     """Load during the body; the list gets what came of it."""
-    load, results = PacedLoad(f"http://127.0.0.1:{port}/", rate=RATE), list[PacedResult]()
+    load, results = PacedLoad(f"http://{ADDRESS}:{port}/", rate=RATE), list[PacedResult]()
     load.start()
     try:
         yield results
@@ -58,7 +59,7 @@ def load_on(port: int) -> Iterator[list[PacedResult]]:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with socket.create_server((ADDRESS, 0)) as listening:
         return int(listening.getsockname()[1])
 
 
