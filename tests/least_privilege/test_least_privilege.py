@@ -33,6 +33,8 @@ ONLY_AWS_NEEDS_IT = {
         "PlanDeploymentFunction",
         "inspector2:ListFindings",
     ): "DescribeImageScanFindings with enhanced scanning",
+    ("ShiftTrafficFunction", "ecs:DescribeServices"): "RegisterScalableTarget of a service",
+    ("ShiftTrafficFunction", "ecs:UpdateService"): "RegisterScalableTarget of a service",
     ("AnnotateDeploymentFunction", "sqs:SendMessage"): "Lambda sends what it gave up to the queue",
 }
 

@@ -15,6 +15,8 @@ ENI_POLICY = {
     "Fn::Sub": "arn:${AWS::Partition}:iam::aws:policy/service-role/AWSLambdaENIManagementAccess"
 }
 
+ECS_ARN = "arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}"
+
 LOOK_AT_TRAFFIC = {
     f"{state}Function"
     for state in (
@@ -327,6 +329,23 @@ def test_only_these_functions_touch_the_traffic(template: Template) -> None:
 
     # StartIdleColor: the test listener.
     assert touching == {"StartIdleColor", "ShiftTraffic", "RollBack"}
+
+
+def test_who_sets_a_scalable_target_may_do_what_scaling_does(template: Template) -> None:
+    """https://docs.aws.amazon.com/autoscaling/application/userguide/
+    security_iam_permission_validation.html
+    """
+    registers = "application-autoscaling:RegisterScalableTarget"
+    roles = {one.where for one in template.statements() if registers in one.actions}
+    assert roles
+    for role in roles:
+        allowed = {
+            action
+            for one in template.statements_of(role)
+            if one.resources == [{"Fn::Sub": f"{ECS_ARN}:service/*"}]
+            for action in one.actions
+        }
+        assert {"ecs:DescribeServices", "ecs:UpdateService"} <= allowed, role
 
 
 def test_the_recovery_touches_nothing_but_executions(template: Template) -> None:
