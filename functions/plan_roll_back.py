@@ -9,7 +9,7 @@ from typing import Any, Literal
 from botocore.exceptions import ClientError
 from pydantic import ValidationError
 
-from bluegreen import ecs, history, lineage, plan
+from bluegreen import ecs, lineage, plan
 from bluegreen.configuration import describe
 from bluegreen.deployment import Deployment, DeployRequest, RollBackRequest, StartedBy
 from bluegreen.errors import DeploymentRefused, InvalidRequest, LockHeld
@@ -162,7 +162,7 @@ def _direction(
             return "roll_back"
         case "finish":
             if not ours:
-                _check_held(invocation.store, record, lock)
+                _check_held(invocation.store, record, lock, invocation.now)
             return "finish"
         case "recover":
             if not ours:
@@ -290,12 +290,12 @@ def _check_runs(record: Record, lock: Lock) -> None:
         )
 
 
-def _check_held(store: Store, record: Record, lock: Lock) -> None:
+def _check_held(store: Store, record: Record, lock: Lock, now: float) -> None:
     if not lock.held_for or lock.deployment_id != record.id:
         raise DeploymentRefused(
             f"deployment {record.id} is not held for a release: there is nothing to finish"
         )
-    if store.release_way(lock.held_for) != "finish":
+    if store.release_way(lock.held_for, now) != "finish":
         raise LockHeld(f"deployment {record.id} waits for its release ({lock.held_for})")
 
 
@@ -331,8 +331,7 @@ def _release_lets_stay(invocation: Invocation, record: Record, lock: Lock) -> bo
     # Whoever has taken it over to finish it did so because it may stay.
     if release is None or lock.execution_arn != record.execution_arn:
         return True
-    gone_at = history.expires_at(invocation.now, invocation.settings.history_days)
-    return invocation.store.decide_release(release, "undo", gone_at) == "finish"
+    return invocation.store.decide_release(release, "undo", invocation.now) == "finish"
 
 
 def _has_ended(execution_arn: str) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
-from bluegreen import history
 from bluegreen.outcome import reason_of
 from bluegreen.pace import wait_seconds
 from bluegreen.release import Child, settle, way
@@ -30,9 +29,10 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     store, release = invocation.store, invocation.execution_arn
     since = invocation.data.get("settled", {}).get("since", now)
     children = [_child(invocation, one) for one in invocation.data["release"]["children"]]
-    gone_at = history.expires_at(now, invocation.settings.history_days)
     found = way(children)
-    decided = store.decide_release(release, found, gone_at) if found else store.release_way(release)
+    decided = (
+        store.decide_release(release, found, now) if found else store.release_way(release, now)
+    )
     decision = settle(children, decided)
     answer: dict[str, Any] = {
         "since": since,

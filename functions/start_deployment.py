@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from bluegreen import ecr, ecs, parameters, pushes, trigger
@@ -19,7 +19,7 @@ from bluegreen.color import Color
 from bluegreen.configuration import HostRouter, ServiceConfiguration
 from bluegreen.deployment import StartedBy
 from bluegreen.errors import AwsUnavailable, BlueGreenError, DeploymentRefused, InvalidConfiguration
-from bluegreen.pushes import Pushes, Superseded, Wish
+from bluegreen.pushes import NeverStarted, Pushes, Wish
 from bluegreen.store import Store
 from bluegreen.task_definition import images_of
 from bluegreen.trigger import ExecutionEnded, Facts, Ignored, ImagePush, LiveImages, Look
@@ -46,10 +46,12 @@ class Context(Protocol):
 
 
 def handler(event: Any, context: Context) -> dict[str, Any]:
-    """Answers ``{"started": [deployment ids], "waiting": […], "superseded": […], "ignored": why}``.
+    """Answers ``{"started": [deployment ids], "waiting": […], "superseded": […], "refused": […],
+    "ignored": why}``.
 
-    ignored is there when the event leads to nothing. Raises InvalidEvent for one that is not as it
-    should be; and, when all services are done, the errors of those with which it did not work.
+    refused: what would only have repeated what has just come to nothing. ignored is there when the
+    event leads to nothing. Raises InvalidEvent for one that is not as it should be; and, when all
+    services are done, the errors of those with which it did not work.
     """
     asked = trigger.read(event)
     settings = Settings.from_env(os.environ)
@@ -73,6 +75,7 @@ class _Desk:
     started: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     superseded: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     failures: list[BlueGreenError] = field(default_factory=list)
 
@@ -95,6 +98,7 @@ class _Desk:
             "started": self.started,
             "waiting": self.waiting,
             "superseded": self.superseded,
+            "refused": self.refused,
         }
         nothing = not any(found.values()) and self.ignored
         return found | ({"ignored": "; ".join(self.ignored)} if nothing else {})
@@ -316,20 +320,29 @@ def _settle(desk: _Desk, service: str) -> None:
 
 
 def _facts(desk: _Desk, current: Pushes) -> Facts:
-    """The lock is read last: an execution that has been planned by then has had it."""
+    """The lock is read after the execution: one that has been planned by then has had it. Who had
+    it last is read after the lock, which is given back once the outcome is written.
+    """
+    claimed = _claimed(desk, current)
+    lock = desk.store.lock(current.service)
+    last = desk.store.read(lock.deployment_id) if lock and current.waiting else None
+    return replace(claimed, lock=lock, last=last)
+
+
+def _claimed(desk: _Desk, current: Pushes) -> Facts:
+    """What there is to say of the claimed wish."""
     if current.claimed is None:
-        return Facts(lock=desk.store.lock(current.service))
+        return Facts()
     client = clients.stepfunctions()
     try:
         found = client.describe_execution(executionArn=_execution_arn(desk, current.claimed.id))
     except client.exceptions.ExecutionDoesNotExist:
-        return Facts(trigger.unknown(current, desk.now), lock=desk.store.lock(current.service))
+        return Facts(trigger.unknown(current, desk.now))
     record = desk.store.read(current.claimed.id)
     return Facts(
         execution="running" if found["status"] == "RUNNING" else "ended",
         error=found.get("error", ""),
         planned=record is not None and record.deployment is not None,
-        lock=desk.store.lock(current.service),
     )
 
 
@@ -348,7 +361,7 @@ def _start(desk: _Desk, current: Pushes, wish: Wish) -> None:
 
 
 def _record(desk: _Desk, service: str) -> None:
-    """Write down what was superseded, and have people told; repeated until it has worked."""
+    """Write down what was never started, and have people told; repeated until it has worked."""
     for _ in range(_ATTEMPTS):
         current, version = _read(desk, service)
         if not current.superseded:
@@ -356,20 +369,23 @@ def _record(desk: _Desk, service: str) -> None:
         for one in current.superseded:
             _record_one(desk, service, one)
         if _write(desk, current.model_copy(update={"superseded": []}), version):
-            desk.superseded += [one.wish.id for one in current.superseded]
+            for one in current.superseded:
+                told = desk.superseded if one.outcome == "superseded" else desk.refused
+                told.append(one.wish.id)
             return
     raise _too_busy(service)
 
 
-def _record_one(desk: _Desk, service: str, one: Superseded) -> None:
+def _record_one(desk: _Desk, service: str, one: NeverStarted) -> None:
     wish = one.wish
     kept = desk.settings.history_days * 86_400
     started_by = StartedBy(kind=wish.kind, detail=wish.tag)
-    desk.store.superseded(
+    desk.store.never_started(
         wish.id,
         service,
         wish.images,
         started_by,
+        one.outcome,
         by=one.by,
         reason=one.reason,
         at=wish.asked_at,
@@ -378,11 +394,13 @@ def _record_one(desk: _Desk, service: str, one: Superseded) -> None:
     announcements.tell(
         desk.settings,
         Announcement(
-            kind="superseded",
+            kind="superseded" if one.outcome == "superseded" else "failed",
+            step="" if one.outcome == "superseded" else one.outcome,
             deployment_id=wish.id,
             service=service,
             at=wish.asked_at,
             reason=one.reason,
+            outcome=one.outcome,
             images=wish.images,
             started_by=started_by,
             # It has no execution itself.

@@ -79,8 +79,8 @@ class _Told(BaseModel):
     )
     started_by: StartedBy = StartedBy()
     execution_arn: str = Field(
-        description="the execution of Step Functions that tells; of a superseded deployment, which "
-        "has none, the one that is started in its place, empty if that is not known"
+        description="the execution of Step Functions that tells; of a deployment that was never "
+        "started the one in its place, empty if there is none, or it is not known"
     )
     details: list[Words] = Field(default_factory=list, description="what else there is to say")
 
@@ -224,7 +224,7 @@ def _failed(outcome: str) -> str:
         case "refused":
             return "was refused, nothing was changed"
         case "traffic_left":
-            return "ended with traffic that somebody else has changed: please look"
+            return "ended with traffic left where it is: please look"
         case "rollback_incomplete":
             return "failed, and is not rolled back yet: please look"
         case _:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bluegreen.store import Record, Store
 
 # A deployment that ended so is not live, and was not for long.
-_CAME_TO_NOTHING = frozenset({"rolled_back", "refused", "failed"})
+_CAME_TO_NOTHING = frozenset({"rolled_back", "refused", "failed", "rollback_incomplete"})
 
 
 @dataclass(frozen=True)

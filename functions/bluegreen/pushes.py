@@ -51,22 +51,23 @@ class Newest(_Part):
     image_pushed_at: float
 
 
-class Superseded(_Part):
+class NeverStarted(_Part):
     """A wish that was never started, which is still to be recorded. by: the deployment that came in
-    its place, "" while there is none.
+    its place, "" while there is none. outcome: "refused" is what nothing came in the place of.
     """
 
     wish: Wish
     by: str
     reason: str
+    outcome: Literal["superseded", "refused"] = "superseded"
 
 
 class Pushes(_Part):
     """number: grows with every wish. waiting: the wish that is to be started next. claimed: the one
     that was started last, or is being started by somebody who may have died over it; started says
     that it has been. claimed_at: epoch seconds. newest: repository (``account/region/name``) → its
-    newest push. digests: those that were ever asked for, the newest last. superseded: what is still
-    to be recorded.
+    newest push. digests: those that were ever asked for, the newest last. superseded: what was
+    never started, for whatever reason, and is still to be recorded.
     """
 
     service: str
@@ -77,7 +78,7 @@ class Pushes(_Part):
     started: bool = False
     newest: dict[str, Newest] = Field(default_factory=dict)
     digests: list[str] = Field(default_factory=list)
-    superseded: list[Superseded] = Field(default_factory=list)
+    superseded: list[NeverStarted] = Field(default_factory=list)
 
 
 def read(client: DynamoDBClient, table: str, service: str) -> tuple[Pushes, int]:

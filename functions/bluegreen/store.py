@@ -19,7 +19,7 @@ Three kinds of items in one table, all with the string key ``pk``:
     the release on whose word it waits when all but the drain is done. ``changed_by`` is the last
     deployment that began to change the service.
 ``release#<ARN of its execution>``: ``way``, which way a release goes, written before anything
-    follows from it, and never changed.
+    follows from it, and never changed. It is gone before another execution may have that name.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ Purpose = Literal["deploy", "roll_back"]
 Way = Literal["finish", "undo"]
 WatchStatus = Literal["after_shift", "watched", "over"]
 
+# A name may be used again after 90 days, and what was decided for one must not hold for the next:
+# https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
+_RELEASE_KEPT_SECONDS = 60 * 86_400
+
 _HELD = "held"
 _INDEX = "held-locks"
 _HISTORY = "by-service"
@@ -64,13 +68,13 @@ class Record:
     """A deployment as it is kept.
 
     phase: how far it has come ("baking": the switch was proved, "committed": it was baked), which
-    stays when it has ended. deployment is None until it is planned, outcome until it has ended.
-    approval: the task token of a request for approval that nobody has answered; it stays when its
-    time was up. answered_in: ARNs of the executions that have tried to say yes. promoted: the step
-    that is not to be watched any longer. approved_by: who has approved it, "" if nobody has.
-    promoted_by: who has ended the watching of a step. watch: of the last step that was proved, None
-    before. images: as they were asked for until it is planned. revision: ARN of the task definition
-    that it registered.
+    stays when it has ended. deployment is None until it is planned, outcome and ended_at (epoch
+    seconds) until it has ended. approval: the task token of a request for approval that nobody has
+    answered; it stays when its time was up. answered_in: ARNs of the executions that have tried to
+    say yes. promoted: the step that is not to be watched any longer. approved_by: who has approved
+    it, "" if nobody has. promoted_by: who has ended the watching of a step. watch: of the last step
+    that was proved, None before. images: as they were asked for until it is planned. revision: ARN
+    of the task definition that it registered.
     """
 
     id: str
@@ -85,6 +89,7 @@ class Record:
     intents: Sequence[Weights]
     outcome: str | None
     reason: str | None
+    ended_at: float | None
     approval: str | None
     promoted: int | None
     answered_in: Sequence[str]
@@ -145,12 +150,13 @@ class Store:
                 ExpressionAttributeValues={":began": {"S": began}},
             )
 
-    def superseded(
+    def never_started(
         self,
         deployment_id: str,
         service: str,
         images: Mapping[str, str],
         started_by: StartedBy,
+        outcome: Literal["superseded", "refused"],
         by: str,
         reason: str,
         at: float,
@@ -158,13 +164,13 @@ class Store:
     ) -> None:
         """Note a deployment that was wished for, and never begun. Nothing happens if it is there.
 
-        by: the deployment that was begun instead, "" while that is not known. at, expires_at: epoch
-        seconds; expires_at None: never.
+        by: the deployment that was begun instead, "" while that is not known, or if none was. at,
+        expires_at: epoch seconds; expires_at None: never.
         """
         item = _asked_for(deployment_id, service, images, started_by, at) | {
             "execution_arn": {"S": ""},
             "ended_at": _number(at),
-            "outcome": {"S": "superseded"},
+            "outcome": {"S": outcome},
             "reason": {"S": reason},
             "superseded_by": {"S": by},
             **({"expires_at": _epoch(expires_at)} if expires_at else {}),
@@ -215,6 +221,7 @@ class Store:
             intents=[_weights(one["S"]) for one in item.get("intents", {}).get("L", [])],
             outcome=item.get("outcome", {}).get("S"),
             reason=item.get("reason", {}).get("S"),
+            ended_at=_ended_at(item),
             approval=item.get("approval", {}).get("S"),
             promoted=int(item["promoted"]["N"]) if "promoted" in item else None,
             answered_in=item.get("answered_in", {}).get("SS", []),
@@ -396,28 +403,26 @@ class Store:
 
     # Releases
 
-    def decide_release(self, release: str, way: Way, expires_at: float | None) -> Way:
+    def decide_release(self, release: str, way: Way, now: float) -> Way:
         """Write down which way a release goes; the answer is the way that was written first.
 
-        release: the ARN of its execution. expires_at: epoch seconds, None: never.
+        release: the ARN of its execution. now: epoch seconds.
         """
-        expiry = ", expires_at = if_not_exists(expires_at, :at)" if expires_at else ""
-        answer = self._client.update_item(
-            TableName=self._table,
-            Key=_key(f"release#{release}"),
-            UpdateExpression=f"SET way = if_not_exists(way, :way){expiry}",
-            ExpressionAttributeValues={
-                ":way": {"S": way},
-                **({":at": _epoch(expires_at)} if expires_at else {}),
-            },
-            ReturnValues="ALL_NEW",
+        self._update_if(
+            # DynamoDB deletes late: what is past its time says nothing of this release.
+            "attribute_not_exists(pk) OR expires_at <= :now",
+            f"release#{release}",
+            "SET way = :way, expires_at = :at",
+            {":way": {"S": way}, ":now": _epoch(now), ":at": _epoch(now + _RELEASE_KEPT_SECONDS)},
         )
-        return _way(answer["Attributes"])
+        return _way(self._get(f"release#{release}"))
 
-    def release_way(self, release: str) -> Way | None:
-        """Which way a release goes; None as long as that is open."""
+    def release_way(self, release: str, now: float) -> Way | None:
+        """Which way a release goes; None as long as that is open. now: epoch seconds."""
         item = self._get(f"release#{release}")
-        return _way(item) if item else None
+        if not item or int(item["expires_at"]["N"]) <= int(now):
+            return None
+        return _way(item)
 
     def _note(self, deployment: Deployment, update: str, values: Mapping[str, Any]) -> None:
         done = self._update_if(
@@ -710,6 +715,10 @@ def _promoted_by(item: Mapping[str, Any]) -> list[Promotion]:
     return [Promotion.model_validate_json(one["S"]) for one in said]
 
 
+def _ended_at(item: Mapping[str, Any]) -> float | None:
+    return float(item["ended_at"]["N"]) if "ended_at" in item else None
+
+
 def _said_of(watch: Watch) -> str:
     return f"{watch.step} {watch.status}"
 
@@ -740,7 +749,7 @@ def _summary(item: Mapping[str, Any]) -> Summary:
         to_color=_color(item, "to_color"),
         outcome=item.get("outcome", {}).get("S"),
         reason=item.get("reason", {}).get("S"),
-        ended_at=float(item["ended_at"]["N"]) if "ended_at" in item else None,
+        ended_at=_ended_at(item),
         states=_states(item),
         states_missing=item.get("states_missing", {}).get("S", ""),
         approved_by=_approved_by(item),
@@ -766,13 +775,17 @@ def _lock(item: Mapping[str, Any]) -> Lock:
 def _held_by(service: str, holder: Lock | None, now: float) -> str:
     if holder is None:
         return f"the lock of service {service} could not be taken; try again"
-    left = holder.lease_expires_at - now
-    lease = (
-        f"its lease ends in {left:.0f} s"
-        if left > 0
-        else "its lease is over and recovery takes it up within minutes"
-    )
     return (
         f"service {service} is being deployed by {holder.deployment_id} "
-        f"({holder.execution_arn}); {lease}"
+        f"({holder.execution_arn}); {_until(holder, now)}"
     )
+
+
+def _until(holder: Lock, now: float) -> str:
+    """What ends a lock. Nobody takes it up because of its lease while its release runs."""
+    if holder.held_for:
+        return f"it waits for its release {holder.held_for}"
+    left = holder.lease_expires_at - now
+    if left > 0:
+        return f"its lease ends in {left:.0f} s"
+    return "its lease is over and recovery takes it up within minutes"

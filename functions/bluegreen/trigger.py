@@ -22,17 +22,19 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from bluegreen.configuration import ServiceConfiguration, describe
-from bluegreen.deployment import DeploymentId, DeployRequest, ServiceName, StartedBy
+from bluegreen.deployment import DeploymentId, DeployRequest, Overrides, ServiceName, StartedBy
 from bluegreen.ecr import TaggedImage
 from bluegreen.errors import InvalidEvent
 from bluegreen.image import EcrRepository, ImageReference
-from bluegreen.pushes import Newest, Pushes, Superseded, Wish
-from bluegreen.store import Lock
+from bluegreen.pushes import NeverStarted, Newest, Pushes, Wish
+from bluegreen.store import Lock, Record
 
 # Of a service. What was asked for before that many others is not known any more.
 _DIGESTS_KEPT = 200
 # From StartExecution until DescribeExecution shows it for sure.
 _SHOWN_AFTER_SECONDS = 60
+# Outcomes of a deployment that is live, or changed nothing as there was nothing to change.
+_STAYED = frozenset({"succeeded", "held", "nothing_to_do"})
 _SHORT_DIGEST = slice(len("sha256:"), len("sha256:") + 12)
 
 # Tags under which signatures and attestations of an image are stored, not images:
@@ -264,9 +266,8 @@ def ask(
         return Answer("none", f"{push.digest} was asked for already", pushes)
     mine = Newest(tag=push.tag, digest=push.digest, pushed_at=at, image_pushed_at=image.pushed_at)
     if seen and seen.tag != push.tag and _came_before(mine, seen, pushes.digests):
-        newer = pushes.waiting or pushes.claimed
         reason = f"tag {seen.tag} of the same repository was pushed later"
-        return _overtaken(pushes, push, wish, newer.id if newer else "", reason)
+        return _overtaken(pushes, push, wish, _deploying(pushes, images, seen.digest), reason)
     # What has not been started is lost with its wish, unless the next one brings it: but for what
     # the service does not run any more.
     known = {one.name for one in configuration.containers}
@@ -350,13 +351,15 @@ class Facts:
     """What of the world decides about the wishes of a service.
 
     execution: of the claimed wish. error: with which it ended. planned: whether it has got as far
-    as the lock, which says from then on what it is doing. lock: read after all of that.
+    as the lock, which says from then on what it is doing. lock: read after all of that. last: the
+    deployment that had the lock last, read after the lock.
     """
 
     execution: Execution = "none"
     error: str = ""
     planned: bool = False
     lock: Lock | None = None
+    last: Record | None = None
 
 
 def unknown(pushes: Pushes, now: float) -> Execution:
@@ -392,6 +395,10 @@ def next_step(pushes: Pushes, facts: Facts, now: float) -> Step:
         return Step("rest", "nothing waits", pushes)
     if busy := _busy(pushes, facts):
         return Step("rest", busy, pushes)
+    if facts.last and (why := _taken_back(pushes.waiting, facts.last)):
+        refused = NeverStarted(wish=pushes.waiting, by="", reason=why, outcome="refused")
+        left = [*pushes.superseded, refused]
+        return Step("write", why, _changed(pushes, waiting=None, superseded=left))
     chosen = _changed(pushes, claimed=pushes.waiting, claimed_at=now, waiting=None, started=False)
     return Step("write", f"{pushes.waiting.id} is next", chosen)
 
@@ -458,6 +465,17 @@ def _came_before(mine: Newest, seen: Newest, digests: Collection[str]) -> bool:
     return order < newest or (order == newest and mine.digest in digests)
 
 
+def _deploying(pushes: Pushes, containers: Collection[str], digest: str) -> str:
+    """The id of the wish that brings a digest to one of these containers, "" if none is known: the
+    latest one may be about another repository.
+    """
+    for wish in (pushes.waiting, pushes.claimed):
+        found = _digests(wish.images) if wish else {}
+        if wish and any(found.get(name) == digest for name in containers):
+            return wish.id
+    return ""
+
+
 def _overtaken(pushes: Pushes, push: ImagePush, wish: Wish, by: str, reason: str) -> Answer:
     """A push that is not to be deployed any more; recorded once, however often it is told."""
     if push.digest in pushes.digests:
@@ -466,16 +484,16 @@ def _overtaken(pushes: Pushes, push: ImagePush, wish: Wish, by: str, reason: str
         pushes,
         number=pushes.number + 1,
         digests=_with(pushes.digests, push.digest),
-        superseded=[*pushes.superseded, Superseded(wish=wish, by=by, reason=reason)],
+        superseded=[*pushes.superseded, NeverStarted(wish=wish, by=by, reason=reason)],
     )
     return Answer("superseded", reason, changed)
 
 
-def _replaced(old: Wish, new: Wish) -> Superseded:
+def _replaced(old: Wish, new: Wish) -> NeverStarted:
     reason = f"tag {new.tag} was pushed before this one was started: see {new.id}"
     if old.images.items() & new.images.items():
         reason = f"deployed together with tag {new.tag}, by {new.id}"
-    return Superseded(wish=old, by=new.id, reason=reason)
+    return NeverStarted(wish=old, by=new.id, reason=reason)
 
 
 def _again(pushes: Pushes, claimed: Wish, now: float) -> Pushes:
@@ -498,6 +516,29 @@ def _busy(pushes: Pushes, facts: Facts) -> str:
     if pushes.claimed and facts.execution == "running" and not facts.planned:
         return f"{pushes.claimed.id} is being planned"
     return ""
+
+
+def _taken_back(wish: Wish, last: Record) -> str:
+    """Why what waits would only repeat what has just come to nothing, "" if it would not.
+
+    What was pushed after that had ended is asked for by somebody who may know of it. What has no
+    outcome yet is kept warm, and stays.
+    """
+    planned, ended_at = last.deployment, last.ended_at
+    if planned is None or ended_at is None or last.outcome in _STAYED:
+        return ""
+    same = _digests(wish.images).items() <= _digests(planned.images).items()
+    if not same or planned.overrides != Overrides() or wish.pushed_at > ended_at:
+        return ""
+    return (
+        f"deployment {last.id} deployed the same and ended as {last.outcome}: {last.reason}; "
+        "start it by hand to deploy it nevertheless"
+    )
+
+
+def _digests(images: Mapping[str, str]) -> dict[str, str]:
+    """Container → digest: the repository may be written in more than one way."""
+    return {name: image.partition("@")[2] for name, image in images.items()}
 
 
 def _missed(source: str, image: TaggedImage, tag: str, at: float) -> ImagePush:

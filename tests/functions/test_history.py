@@ -104,7 +104,9 @@ def test_a_planned_one_has_its_versions_and_colours_and_its_end(world: World) ->
 def test_what_was_superseded_is_in_the_history_once(world: World) -> None:
     pushed = StartedBy(kind="push", detail="v3")
     for reason in ("a newer one", "said again"):
-        world.store.superseded("p-3", "web", {"web": "v3"}, pushed, "p-4", reason, START, START + 9)
+        world.store.never_started(
+            "p-3", "web", {"web": "v3"}, pushed, "superseded", "p-4", reason, START, START + 9
+        )
     [found] = history(world)
     assert (found.outcome, found.reason, found.started_by) == ("superseded", "a newer one", pushed)
     assert (found.execution_arn, found.ended_at) == ("", START)
@@ -114,7 +116,7 @@ def test_what_was_superseded_is_in_the_history_once(world: World) -> None:
 
 def test_what_has_begun_after_all_is_not_superseded(world: World) -> None:
     world.plan("d-1")
-    world.store.superseded("d-1", "web", {}, StartedBy(), "", "a newer one", START)
+    world.store.never_started("d-1", "web", {}, StartedBy(), "superseded", "", "a newer one", START)
     assert world.record("d-1").outcome is None
 
 

@@ -397,7 +397,7 @@ def test_records_that_lead_in_a_circle_lead_nowhere(world: World) -> None:
         back(world)
 
 
-@pytest.mark.parametrize("outcome", ["rolled_back", "refused", "failed"])
+@pytest.mark.parametrize("outcome", ["rolled_back", "refused", "failed", "rollback_incomplete"])
 def test_what_came_to_nothing_is_nothing_to_go_back_to(world: World, outcome: str) -> None:
     one_after_the_other(world, "d-1")
     world.plan("d-2")
@@ -619,7 +619,7 @@ def status(name: str, word: str) -> None:
 
 
 def test_finish_lets_the_old_colour_go(held: World) -> None:
-    held.store.decide_release(RELEASE, "finish", None)
+    held.store.decide_release(RELEASE, "finish", held.now)
     data = plan(held, "finish")
     assert (data["recovery"]["direction"], data["recovery"]["settle_seconds"]) == ("finish", 0)
     assert held.lock.held_for is None
@@ -632,7 +632,7 @@ def test_nobody_finishes_a_part_of_a_release_that_has_not_come_to_that(
     held: World, way: Way | None
 ) -> None:
     if way:
-        held.store.decide_release(RELEASE, way, None)
+        held.store.decide_release(RELEASE, way, held.now)
     with pytest.raises(LockHeld, match="waits for its release"):
         plan(held, "finish")
     assert held.lock.held_for == RELEASE
@@ -664,7 +664,7 @@ def test_23_what_a_release_left_held_ends_as_the_release_did(
 ) -> None:
     """A release that was stopped after it had begun to finish is finished, all of it."""
     if way:
-        held.store.decide_release(RELEASE, way, None)
+        held.store.decide_release(RELEASE, way, held.now)
     status("spring", word)
     assert plan(held, "recover")["recovery"]["direction"] == direction
 
@@ -673,14 +673,14 @@ def test_23_what_goes_back_once_takes_the_whole_release_back(held: World) -> Non
     """Also when SettleRelease wakes up after that, in an execution that was stopped."""
     status("spring", "ABORTED")
     plan(held, "recover")
-    assert held.store.decide_release(RELEASE, "finish", None) == "undo"
+    assert held.store.decide_release(RELEASE, "finish", held.now) == "undo"
 
 
 def test_23_a_finish_that_was_lost_is_finished_although_the_release_still_runs(
     held: World,
 ) -> None:
     held.start_execution("undo")
-    held.store.decide_release(RELEASE, "finish", None)
+    held.store.decide_release(RELEASE, "finish", held.now)
     plan(held, "finish")
     held.stop_execution("undo")
     assert plan(held, "recover", execution="again")["recovery"]["direction"] == "finish"

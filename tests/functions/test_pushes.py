@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bluegreen import pushes
-from bluegreen.pushes import Newest, Pushes, Superseded, Wish
+from bluegreen.pushes import NeverStarted, Newest, Pushes, Wish
 from runtime import clients
 from tests.functions.world import TABLE, World
 
@@ -23,7 +23,7 @@ ASKED = Pushes(
     waiting=WISH,
     newest={"1/r/web": Newest(tag="v1", digest="sha256:1", pushed_at=1.5, image_pushed_at=1.0)},
     digests=["sha256:1"],
-    superseded=[Superseded(wish=WISH, by="", reason="why")],
+    superseded=[NeverStarted(wish=WISH, by="", reason="why")],
 )
 
 

@@ -99,7 +99,7 @@ def finish(world: World, service: str) -> None:
 def test_when_all_are_held_all_are_finished(world: World, children: list[dict[str, Any]]) -> None:
     answer = settle(world, children[:2])
     assert answer["status"] == "waiting"
-    assert world.store.release_way(RELEASE) == "finish"
+    assert world.store.release_way(RELEASE, world.now) == "finish"
     assert answer["services"]["web"] == {
         "deployment_id": "spring-web",
         "outcome": "held",
@@ -137,7 +137,7 @@ def test_nothing_is_decided_while_one_is_said_to_run(
     answer = settle(world, [*children[:2], mail])
     assert (answer["status"], answer["reason"]) == ("waiting", "mail still deployed")
     assert answer["wait_seconds"] >= 1
-    assert world.store.release_way(RELEASE) is None
+    assert world.store.release_way(RELEASE, world.now) is None
     assert started() == {}
     world.store.close("spring-mail", "nothing_to_do", "live already", world.now, 0)
     assert settle(world, [*children[:2], mail], answer)["status"] == "waiting"
@@ -160,7 +160,7 @@ def test_what_recovery_has_decided_is_done_while_one_still_runs(
 ) -> None:
     world.start_execution("spring-mail")
     mail = {"name": "spring-mail", "service": "mail", "input": {}}
-    world.store.decide_release(RELEASE, "undo", None)
+    world.store.decide_release(RELEASE, "undo", world.now)
     settle(world, [*children[:2], mail])
     assert set(started()) == {"undo-spring-web", "undo-spring-api"}
 
@@ -175,7 +175,7 @@ def test_what_waits_for_the_release_does_so_whatever_its_execution_is_said_to_do
     else:
         forget("spring-api")
     settle(world, children[:2])
-    assert world.store.release_way(RELEASE) == "finish"
+    assert world.store.release_way(RELEASE, world.now) == "finish"
     assert set(started()) == {"finish-spring-web", "finish-spring-api"}
 
 
@@ -208,7 +208,7 @@ def test_one_that_could_not_be_marked_for_its_release_goes_back_with_it(
     ended("spring-web", "FAILED")
     web = {"name": "spring-web", "service": "web", "input": {}}
     assert settle(world, [web])["status"] == "waiting"
-    assert world.store.release_way(RELEASE) == "undo"
+    assert world.store.release_way(RELEASE, world.now) == "undo"
     undo = {"request": started()["undo-spring-web"]}
     until_back(world, site, undo, "undo-spring-web")
     ended("undo-spring-web", "SUCCEEDED")
@@ -252,7 +252,7 @@ def test_what_is_decided_stays_so(world: World, children: list[dict[str, Any]]) 
 def test_a_release_that_recovery_has_begun_to_take_back_goes_back(
     world: World, children: list[dict[str, Any]]
 ) -> None:
-    world.store.decide_release(RELEASE, "undo", None)
+    world.store.decide_release(RELEASE, "undo", world.now)
     assert settle(world, children[:2])["status"] == "waiting"
     assert set(started()) == {"undo-spring-web", "undo-spring-api"}
 
@@ -360,7 +360,7 @@ def test_a_fault_in_the_middle_of_finishing_turns_nothing_back(
     world: World, children: list[dict[str, Any]]
 ) -> None:
     """The first one is finished, and has taken its lock over, when the state is repeated."""
-    world.store.decide_release(RELEASE, "finish", None)
+    world.store.decide_release(RELEASE, "finish", world.now)
     client = clients.stepfunctions()
     client.start_execution(stateMachineArn=MACHINE, name="finish-spring-web", input="{}")
     lock = world.store.lock("web")

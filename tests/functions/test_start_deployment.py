@@ -17,6 +17,7 @@ from moto.stepfunctions.models import stepfunctions_backends
 
 import start_deployment
 from bluegreen import pushes
+from bluegreen.announcement import headline
 from bluegreen.deployment import StartedBy
 from bluegreen.errors import (
     BlueGreenError,
@@ -25,7 +26,7 @@ from bluegreen.errors import (
 )
 from bluegreen.pushes import Pushes, Wish
 from runtime import clients, routers
-from tests.functions.announced import waiting
+from tests.functions.announced import announced, queue, waiting
 from tests.functions.world import (
     ACCOUNT,
     BLUE,
@@ -43,7 +44,7 @@ from tests.functions.world import (
 )
 
 EVENTS = Path(__file__).parents[2] / "events"
-NOTHING: dict[str, Any] = {"started": [], "waiting": [], "superseded": []}
+NOTHING: dict[str, Any] = {"started": [], "waiting": [], "superseded": [], "refused": []}
 
 
 def payload(name: str) -> dict[str, Any]:
@@ -108,6 +109,13 @@ class Registry:
         store = self.world.store
         store.open(name, service, execution_arn(name), "then", self.world.now)
         store.acquire(service, name, execution_arn(name), self.world.now, store.lock(service))
+
+    def comes_to_nothing(self, name: str, outcome: str = "rolled_back") -> dict[str, Any]:
+        """And to no good end."""
+        store, fencing = self.world.store, self.world.lock.fencing
+        store.close(name, outcome, "the bake failed", self.world.now, fencing)
+        store.release("web", fencing)
+        return self.end(name, "FAILED")
 
     def done(self, name: str) -> dict[str, Any]:
         """And to its end."""
@@ -362,6 +370,74 @@ def test_22_what_has_failed_is_not_tried_again_by_anybody(registry: Registry) ->
     for again in (registry.end(first, "FAILED", "BakeFailed"), event, payload("schedule")):
         handle(again)
     assert names() == [first]
+
+
+@pytest.mark.parametrize("outcome", ["rolled_back", "failed", "traffic_left"])
+def test_22_what_waited_for_the_same_by_hand_does_not_repeat_it_once_that_has_failed(
+    registry: Registry, outcome: str
+) -> None:
+    url = queue(registry.world.monkeypatch)
+    event = registry.push("v3")
+    registry.world.plan("by-hand", images={"web": "v3"})
+    [waits] = handle(event)["waiting"]
+    ended = registry.comes_to_nothing("by-hand", outcome)
+    assert handle(ended) == NOTHING | {"refused": [waits]}
+    for again in (ended, event, payload("schedule")):
+        assert handle(again)["refused"] == []
+    assert names() == []
+    assert dict(registry.history())[waits] == "refused"
+    reason = registry.world.record(waits).reason or ""
+    assert f"by-hand deployed the same and ended as {outcome}: the bake failed" in reason
+    [told] = [one for one in announced(url) if one.deployment_id == waits]
+    assert headline(told) == f"web: deployment {waits} was refused, nothing was changed"
+    assert told.reason == reason
+
+
+def test_22_an_event_that_comes_after_the_same_by_hand_has_failed_does_not_repeat_it(
+    registry: Registry,
+) -> None:
+    event = registry.push("v3")
+    registry.world.plan("by-hand", images={"web": "v3"})
+    handle(registry.comes_to_nothing("by-hand"))
+    assert len(handle(event)["refused"]) == 1
+    assert names() == []
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "tag"),
+    [
+        ({"images": {"web": "v3"}}, "v4"),
+        ({"images": {"web": "v3"}, "overrides": {"environment": {"web": {"A": "b"}}}}, "v3"),
+    ],
+    ids=["another image", "another environment"],
+)
+def test_what_waited_for_something_else_is_started_however_that_has_ended(
+    registry: Registry, by_hand: dict[str, Any], tag: str
+) -> None:
+    events = {one: registry.push(one) for one in ("v3", "v4")}
+    registry.world.plan("by-hand", **by_hand)
+    [waits] = handle(events[tag])["waiting"]
+    assert handle(registry.comes_to_nothing("by-hand"))["started"] == [waits]
+
+
+def test_what_is_pushed_after_the_same_has_failed_is_asked_for_anew(registry: Registry) -> None:
+    world = registry.world
+    registry.push("v3")
+    world.plan("by-hand", images={"web": "v3"})
+    handle(registry.comes_to_nothing("by-hand"))
+    world.now += 60
+    registry.retag("v5", "v3")
+    event = registry.event("v5", at=world.now - 1, dated=False)
+    assert len(handle(event)["started"]) == 1
+
+
+def test_what_waited_for_the_same_that_has_succeeded_is_left_to_the_workflow(
+    registry: Registry,
+) -> None:
+    event = registry.push("v3")
+    registry.world.plan("by-hand", images={"web": "v3"})
+    [waits] = handle(event)["waiting"]
+    assert handle(registry.done("by-hand"))["started"] == [waits]
 
 
 def test_what_was_superseded_is_told_once_though_the_queue_is_not_there_at_first(

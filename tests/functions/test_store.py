@@ -169,10 +169,35 @@ def test_when_one_is_undone_the_one_before_is_the_last_again(
 
 
 def test_which_way_a_release_goes_is_decided_once(world: World) -> None:
-    assert world.store.release_way("r-1") is None
-    assert world.store.decide_release("r-1", "undo", START + 60) == "undo"
-    assert world.store.decide_release("r-1", "finish", None) == "undo"
-    assert (world.store.release_way("r-1"), world.store.release_way("r-2")) == ("undo", None)
+    store = world.store
+    assert store.release_way("r-1", START) is None
+    assert store.decide_release("r-1", "undo", START) == "undo"
+    assert store.decide_release("r-1", "finish", START + 60) == "undo"
+    assert store.release_way("r-1", START + 60) == "undo"
+    assert store.release_way("r-2", START + 60) is None
+
+
+def test_a_release_whose_name_is_used_again_does_not_go_by_what_was_decided_for_the_first(
+    world: World,
+) -> None:
+    """Also when DynamoDB has not come to delete it."""
+    store, long_after = world.store, START + 61 * 86_400
+    store.decide_release("r-1", "undo", START)
+    assert store.release_way("r-1", START + 59 * 86_400) == "undo"
+    assert store.release_way("r-1", long_after) is None
+    assert store.decide_release("r-1", "finish", long_after) == "finish"
+    assert store.decide_release("r-1", "undo", long_after + 60) == "finish"
+    assert store.release_way("r-1", long_after + 60) == "finish"
+
+
+def test_who_finds_what_waits_for_a_release_is_told_so_however_long_that_takes(
+    world: World,
+) -> None:
+    world.store.hold(planned(world), "the-release", START)
+    for now in (START, START + 10 * LEASE):
+        with pytest.raises(LockHeld) as held:
+            take(world.store, "d-2", now)
+        assert str(held.value).endswith("; it waits for its release the-release")
 
 
 def test_a_proof_renews_the_lease(world: World) -> None:

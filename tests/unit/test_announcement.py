@@ -71,7 +71,7 @@ def announcement(**more: Any) -> Announcement:
         ),
         (
             {"kind": "failed", "outcome": "traffic_left"},
-            "web: deployment d-1 ended with traffic that somebody else has changed: please look",
+            "web: deployment d-1 ended with traffic left where it is: please look",
         ),
         (
             {"kind": "failed", "outcome": "rollback_incomplete"},

@@ -274,6 +274,15 @@ def test_22_a_push_that_comes_late_is_recorded_as_superseded_once() -> None:
     assert ask(late.pushes, V1).wish == "none"
 
 
+def test_22_what_is_named_in_its_place_is_what_deploys_the_newer_push() -> None:
+    """The latest wish may be about another repository."""
+    both = ask(started(ask(EMPTY, V2).pushes), push("v7", 7, 30.0, CACHE)).pushes
+    [one] = ask(both, V1).pushes.superseded
+    assert one.by == "web-000000000000-1"
+    [one] = ask(started(both), V1).pushes.superseded
+    assert one.by == ""
+
+
 def test_an_event_of_long_ago_that_comes_again_changes_nothing() -> None:
     both = ask(started(ask(EMPTY, V1).pushes), V2).pushes
     assert ask(both, V1) == Answer("none", ask(both, V1).reason, both)
