@@ -68,7 +68,8 @@ def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any]:
     https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
 
     Answers the messages that have to come again, and all that follow them: what is told of a
-    service is told in order.
+    service is told in order, but for what a channel did not take at first. That is told later, in
+    order with the rest that this channel did not take.
     """
     settings = Settings.from_env(os.environ)
     records = event["Records"]
