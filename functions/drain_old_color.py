@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from bluegreen import auto_scaling, compute, drain, ecs, health, scaling
+from bluegreen import auto_scaling, compute, drain, ecs, handover, health
 from bluegreen.announcement import Announcement, allowed_by
-from bluegreen.deployment import SUSPENDED, Deployment, parse
+from bluegreen.deployment import Deployment, parse
 from bluegreen.errors import DrainFailed, LockLost, TrafficChanged
 from bluegreen.look import Asked, Look, asked_before, without_question
 from bluegreen.pace import wait_seconds
@@ -33,7 +33,7 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     try:
         invocation.store.prove(deployment, now)
     except LockLost:
-        if "warm_until" not in progress:
+        if "warm_until" not in progress and not _was_warm(invocation, deployment):
             raise
         since_when = {key: progress[key] for key in ("warm_since",) if key in progress}
         return {**_taken_over(invocation), **since_when}
@@ -53,7 +53,7 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         )
     if not progress.get("handed_over"):
         # Not before: a colour that has got traffic again keeps its scaling.
-        _hand_scaling_over(deployment)
+        handover.hand_over(deployment)
     # After a recovery nobody knows when the switch was proved: count from now.
     quiet_at = invocation.data.get("shift", {}).get("proved_at", since) + deployment.quiet_seconds
     if look.connections(deployment.from_color) == 0 and not look.unknown():
@@ -104,7 +104,7 @@ def _without_drain(invocation: Invocation, deployment: Deployment) -> dict[str, 
         reason = f"the old colour stays until {deployment.release} has ended"
         return {"status": "done", "held": True, "reason": reason}
     if deployment.from_color is None:
-        _hand_scaling_over(deployment)
+        handover.hand_over(deployment)
         return {"status": "done", "reason": "there was no old colour"}
     return None
 
@@ -193,40 +193,18 @@ def _tell(invocation: Invocation, deployment: Deployment, warm_until: float) -> 
     announcements.tell(invocation.settings, announcement)
 
 
+def _was_warm(invocation: Invocation, deployment: Deployment) -> bool:
+    """Whether the answer that it is kept warm was lost: another deployment takes the lock of one
+    that was baked only then.
+    """
+    lock, record = invocation.store.lock(deployment.service), invocation.store.read(deployment.id)
+    others = lock is not None and lock.deployment_id != deployment.id
+    return others and record is not None and record.phase == "committed"
+
+
 def _taken_over(invocation: Invocation) -> dict[str, Any]:
     """Somebody else has the old colour now: the next deployment, or a rollback of this one."""
     record = invocation.store.read(invocation.deployment_id)
     if record and record.phase == "rolling_back":
         return {"status": "done", "undone": True, "reason": "it was rolled back since"}
     return {"status": "done", "reason": "the next deployment has taken the old colour over"}
-
-
-def _hand_scaling_over(deployment: Deployment) -> None:
-    """Scaling goes with the role: what was live scaled, what is idle must stay where it is."""
-    snapshot = deployment.snapshot.services
-    colors = deployment.configuration.colors
-    client = clients.application_autoscaling()
-    new = snapshot[deployment.to_color].scaling
-    old = snapshot[deployment.from_color].scaling if deployment.from_color else None
-    if new:
-        scaling.write(client, colors[deployment.to_color], old or new)
-    if old and deployment.from_color:
-        scaling.write(client, colors[deployment.from_color], SUSPENDED)
-    _hand_groups_over(deployment)
-
-
-def _hand_groups_over(deployment: Deployment) -> None:
-    """The same for the groups of the hosts; the old one may become empty from now on."""
-    snapshot, colors = deployment.snapshot.services, deployment.configuration.colors
-    client, old = clients.autoscaling(), deployment.from_color
-    before = snapshot[old or deployment.to_color].group
-    name = colors[deployment.to_color].auto_scaling_group
-    if before is None or name is None:
-        return
-    new_group = auto_scaling.read(client, name)
-    auto_scaling.resize(client, new_group, min_size=before.min_size)
-    auto_scaling.set_suspended(client, new_group, before.suspended)
-    if old and (old_name := colors[old].auto_scaling_group):
-        old_group = auto_scaling.read(client, old_name)
-        auto_scaling.resize(client, old_group, min_size=0)
-        auto_scaling.set_suspended(client, old_group, {*old_group.suspended, *compute.FIGHTING})

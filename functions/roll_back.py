@@ -10,6 +10,7 @@ from bluegreen import (
     compute,
     drain,
     ecs,
+    handover,
     health,
     migration,
     probe,
@@ -32,7 +33,8 @@ from runtime.invocation import Invocation, task
 def handler(invocation: Invocation) -> dict[str, Any]:
     """Answers ``status`` "waiting", "restored" or "nothing_to_restore", with the reason.
 
-    as_before is false when somebody else's traffic was left alone. since, restored_at, proved_at
+    as_before is false when somebody else's traffic was left alone, or when nothing is there to go
+    back to. since, restored_at, proved_at
     switch_was_seen and old_started carry over from pass to pass; restoring is what hosts have been
     told (told: that they ever were), and refused what became of it. Raises RollBackIncomplete,
     LockLost.
@@ -102,7 +104,9 @@ def _step(
             told=told,
             old_wanted=world.old_wanted,
             old_targets=world.old_targets,
+            old_least=world.old_least,
             old_desired=world.old_desired,
+            old_was_down=world.old_was_down,
             old_starting=world.old_starting,
             old_healthy=world.old_healthy,
             old_hosts_draining=world.old_hosts_draining,
@@ -127,13 +131,15 @@ def _step(
         case "restore_traffic":
             told = True
             restoring = router.put_back(look, record.intents, deployment.snapshot.traffic, now)
+        case "keep_new":
+            handover.hand_over(deployment)
         case "done" if not as_before:
             # Somebody else uses the new colour: it is theirs, with its scaling.
             world.restore_scaling()
         case _:
             world.carry_out(decision.step)
     return {
-        "status": "restored" if decision.step == "done" else "waiting",
+        "status": "restored" if decision.step in ("keep_new", "done") else "waiting",
         "reason": reason,
         "as_before": as_before,
         "since": since,
@@ -204,8 +210,9 @@ class _World:
         self._new = ecs.service(clients.ecs(), self._slots[deployment.to_color])
         self.new_healthy = health.healthy_targets(look.targets(deployment.to_color))
         self.old_wanted = self.old_desired = self.old_targets = self.old_healthy = 0
-        self.old_leaving = 0
+        self.old_leaving = self.old_least = 0
         self.old_starting = self.old_deregistered = self.old_hosts_draining = False
+        self.old_was_down = False
         if deployment.from_color is None:
             return
         old = ecs.service(clients.ecs(), self._slots[deployment.from_color])
@@ -214,6 +221,7 @@ class _World:
         ran = self._before[deployment.from_color].running_count
         # Traffic that comes back needs all of the old colour, and as much of it as the new one has
         # come to need. Traffic that never moved needs nothing.
+        self.old_was_down = ran == 0
         if not (ran and intents):
             return
         if deployment.on_hosts:
@@ -233,6 +241,8 @@ class _World:
             self.old_targets, self.old_healthy = self.old_wanted, int(old["runningCount"])
         else:
             self.old_targets = targets
+        # All hosts have a proxy, so that all of them need the old colour.
+        self.old_least = self.old_targets if deployment.on_hosts else min(ran, self.old_targets)
         if group := self._groups.get(deployment.from_color):
             cluster = self._slots[deployment.from_color].cluster
             self.old_hosts_draining = any(

@@ -20,6 +20,7 @@ Step = Literal[
     "restore_traffic",
     "leave_traffic",
     "restore_services",
+    "keep_new",
     "fail",
     "done",
 ]
@@ -35,13 +36,14 @@ class Facts:
     back, "" if nothing. told: false as long as hosts may still carry out that they switch, and have
     not been told otherwise.
     old_*: the colour that was live. old_wanted: tasks it should have; old_targets: healthy targets
-    it should have; old_starting: it still has fewer tasks than the new one where targets do not
-    tell. old_hosts_draining: a drain has closed its hosts to tasks. old_leaving: targets that a
-    drain has deregistered and that can still be kept; old_deregistered: its tasks run, but it has
-    no target any more. *_healthy: healthy targets. settled: the load balancer shows the restored
-    traffic and requests in flight on the new colour have ended. services_restored:
-    both services, their scaling and the test listener are as in the snapshot. migrating: a task of
-    the deployment's migration has not stopped yet. Times in epoch seconds.
+    it should have; old_least: as many as it had before; old_was_down: none of its tasks ran then;
+    old_starting: it still has fewer tasks than the new one where targets do not tell.
+    old_hosts_draining: a drain has closed its hosts to tasks. old_leaving: targets that a drain has
+    deregistered and that can still be kept; old_deregistered: its tasks run, but it has no target
+    any more. *_healthy: healthy targets. settled: the load balancer shows the restored traffic and
+    requests in flight on the new colour have ended. services_restored: both services, their scaling
+    and the test listener are as in the snapshot. migrating: a task of the deployment's migration
+    has not stopped yet. Times in epoch seconds.
     """
 
     traffic: Weights
@@ -49,6 +51,7 @@ class Facts:
     ours: Sequence[Weights]
     old_wanted: int
     old_targets: int
+    old_least: int
     old_desired: int
     old_healthy: int
     new_healthy: int
@@ -57,6 +60,7 @@ class Facts:
     services_restored: bool
     deadline: float
     unknown: str = ""
+    old_was_down: bool = False
     old_starting: bool = False
     old_hosts_draining: bool = False
     old_leaving: int = 0
@@ -76,7 +80,7 @@ class Decision:
 def next_step(facts: Facts, now: float) -> Decision:
     """Old colour up, traffic back, load balancer quiet, then the rest: in this order."""
     decision = _next_step(facts, now)
-    if decision.step == "done" and facts.migrating:
+    if decision.step in ("keep_new", "done") and facts.migrating:
         # The next deployment may bring a migration of its own.
         return Decision(
             "wait" if now < facts.deadline else "fail", "the migration has not stopped yet"
@@ -87,6 +91,10 @@ def next_step(facts: Facts, now: float) -> Decision:
 def _next_step(facts: Facts, now: float) -> Decision:
     if facts.foreign or facts.traffic not in [facts.snapshot, *facts.ours]:
         return _left_alone(facts, now)
+    if facts.old_was_down and not facts.old_healthy and facts.new_healthy and facts.new_weight:
+        # Going back would cut everybody off.
+        found = "the old colour had no task when the deployment began, and has none now"
+        return Decision("keep_new", f"{found}; the new colour keeps its traffic and stays up")
     not_back = _traffic(facts, now)
     if not_back:
         return not_back
@@ -115,8 +123,7 @@ def _traffic(facts: Facts, now: float) -> Decision | None:
     if facts.old_deregistered:
         # ECS registers a task when it starts it, and never again.
         return Decision("stop_old", "the old colour has no targets any more: it is started anew")
-    if facts.old_healthy < facts.old_targets and facts.old_healthy <= facts.new_healthy:
-        # As long as the new colour serves as well, going back would make things worse.
+    if _serves_worse(facts, now):
         found = f"{facts.old_healthy} of {facts.old_targets} targets of the old colour healthy"
         return Decision("wait" if now < facts.deadline else "fail", found)
     if facts.traffic != facts.snapshot:
@@ -126,6 +133,18 @@ def _traffic(facts: Facts, now: float) -> Decision | None:
     if facts.unknown:
         return Decision("wait" if now < facts.deadline else "fail", facts.unknown)
     return None
+
+
+def _serves_worse(facts: Facts, now: float) -> bool:
+    """Whether going back would make things worse: the new colour serves as well as the old one.
+
+    What had all the traffic before has to do in the end: where the new one has taken the place that
+    more of the old one need, they would never come.
+    """
+    if facts.old_healthy >= facts.old_targets or facts.old_healthy > facts.new_healthy:
+        return False
+    as_many_as_before = 0 < facts.old_least <= facts.old_healthy
+    return not as_many_as_before or (now < facts.deadline and facts.traffic != facts.snapshot)
 
 
 def _left_alone(facts: Facts, now: float) -> Decision:

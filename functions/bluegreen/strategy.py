@@ -13,8 +13,8 @@ from bluegreen.traffic import Weights, weights_for
 def steps(deployment: Deployment) -> list[int]:
     """Percent of the traffic that the new colour gets after each step; the last one is 100.
 
-    There is one step only when nothing is live, as the rest would go to nobody; and when nothing is
-    to be watched.
+    There is one step only when nothing is live, or no task of it runs, as the rest would go to
+    nobody; and when nothing is to be watched.
     """
     return [percent for percent, _ in _plan(deployment)]
 
@@ -54,7 +54,8 @@ def _plan(deployment: Deployment) -> list[tuple[int, int]]:
     if deployment.skip_bake:
         return [(100, 0)]
     last = (100, deployment.configuration.bake.seconds)
-    if deployment.from_color is None:
+    live = deployment.from_color
+    if live is None or not deployment.snapshot.services[live].running_count:
         return [last]
     match deployment.configuration.strategy:
         case AllAtOnce():

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bluegreen.deployment import parse
 from bluegreen.errors import (
     AwsUnavailable,
     DeploymentRefused,
@@ -193,6 +194,31 @@ def test_a_warm_colour_that_the_next_deployment_took_is_no_longer_ours(
     assert world.lock.deployment_id == "d-2"
 
 
+def test_23_it_is_so_too_when_the_answer_that_it_is_kept_warm_was_lost(
+    world: World, data: dict[str, Any]
+) -> None:
+    """The same pass again, and the next deployment was quicker: this one was baked all the same."""
+    keep_warm(data, 3600)
+    world.now += 50
+    before = dict(data)
+    assert drain(world, data)["reason"] == "the old colour is kept warm"
+    world.plan("d-2", images={"web": "v1"})
+    assert drain(world, before)["reason"] == "the next deployment has taken the old colour over"
+    ended = world.run("record_outcome", before)
+    assert (ended["outcome"], world.record("d-1").outcome) == ("succeeded", "succeeded")
+    assert (world.lock.deployment_id, world.lock.held) == ("d-2", True)
+
+
+def test_what_was_not_baked_is_no_success_whoever_has_the_lock(
+    world: World, data: dict[str, Any]
+) -> None:
+    world.store.enter(parse(data), "baking")
+    world.store.keep_warm(parse(data), START + 3600)
+    world.plan("d-2", images={"web": "v1"})
+    with pytest.raises(LockLost):
+        drain(world, data)
+
+
 @pytest.mark.parametrize("next_", ["refused", "nothing_to_do"])
 def test_a_next_deployment_that_changed_nothing_does_not_leave_the_warm_colour_running(
     world: World, data: dict[str, Any], next_: str
@@ -270,7 +296,7 @@ def test_the_very_first_deployment_of_a_service_is_held_too(world: World, releas
 def test_once_the_release_says_so_it_goes_like_any_other(world: World, release: str) -> None:
     data = world.baked(release=release)
     drain(world, data)
-    world.store.decide_release(release, "finish", None)
+    world.store.decide_release(release, "finish", world.now)
     request = {"action": "finish", "deployment_id": "d-1"}
     after = world.run("plan_roll_back", {"request": request}, "finish-d-1")
     world.now += 100

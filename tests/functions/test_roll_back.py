@@ -250,6 +250,40 @@ def test_15_no_better_old_colour_until_the_deadline_is_an_error(world: World, si
     assert world.service(GREEN)["desiredCount"] == 2
 
 
+def test_15_no_more_of_the_old_colour_than_before_has_to_do_in_the_end(
+    world: World, site: Site
+) -> None:
+    """The new colour has scaled out, and there is no room for as many of the old one."""
+    data = proved(world, site)
+    world.scale(GREEN, 3)
+    world.health[GREEN] = ["healthy"] * 3
+    assert roll_back(world, data)["reason"] == "starting 3 tasks of the old colour"
+    assert roll_back(world, data)["reason"] == "2 of 3 targets of the old colour healthy"
+    world.now += 950
+    roll_back(world, data)
+    assert world.weights() == {BLUE: 100, GREEN: 0}
+    assert until_restored(world, data)["as_before"]
+    assert world.service(GREEN)["desiredCount"] == 0
+
+
+def test_15_a_new_colour_that_mends_an_outage_keeps_its_traffic(world: World, site: Site) -> None:
+    """No task of the old colour ran at the start: going back would cut everybody off again."""
+    world.configure(strategy={"type": "canary", "percent": 10, "seconds": 60})
+    world.scale(BLUE, 0)
+    world.health[BLUE] = []
+    data = proved(world, site)
+    assert world.weights() == {BLUE: 0, GREEN: 100}, "a tenth would do for a tenth of the users"
+    answer = roll_back(world, data)
+    assert (answer["status"], answer["as_before"]) == ("restored", False)
+    assert answer["reason"] == (
+        "the old colour had no task when the deployment began, and has none now; "
+        "the new colour keeps its traffic and stays up"
+    )
+    assert world.weights() == {BLUE: 0, GREEN: 100}
+    assert world.service(GREEN)["desiredCount"] == 2
+    assert (world.suspended(BLUE), world.suspended(GREEN)) == (True, False)
+
+
 def test_15_an_old_colour_that_somebody_stopped_is_started_though_it_has_the_traffic(
     world: World, site: Site
 ) -> None:

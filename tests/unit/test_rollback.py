@@ -24,6 +24,7 @@ SWITCHED = Facts(
     ours=[OURS],
     old_wanted=2,
     old_targets=2,
+    old_least=2,
     old_desired=2,
     old_healthy=2,
     new_healthy=2,
@@ -238,6 +239,35 @@ def test_15_an_old_colour_with_fewer_tasks_than_the_new_one_is_waited_for() -> N
     assert step(replace(few, old_desired=0)) == "start_old"
 
 
+def test_15_what_had_all_the_traffic_before_has_to_do_in_the_end() -> None:
+    """The new colour has scaled out and taken the place that more of the old one would need."""
+    grown = replace(SWITCHED, old_wanted=3, old_targets=3, old_desired=3, new_healthy=3)
+    assert next_step(grown, DEADLINE - 0.1) == Decision(
+        "wait", "2 of 3 targets of the old colour healthy"
+    )
+    assert step(grown, DEADLINE) == "restore_traffic"
+    back = replace(grown, traffic=BEFORE, new_weight=0, settled=True)
+    assert step(back) == "restore_services", "what takes the place ends"
+    assert step(replace(grown, old_healthy=1), DEADLINE) == "fail"
+    assert step(replace(grown, old_least=0), DEADLINE) == "fail"
+
+
+def test_15_an_old_colour_that_was_down_and_is_gets_no_traffic() -> None:
+    """The new one mends an outage; going back would be the next one."""
+    down = replace(
+        SWITCHED, old_was_down=True, old_wanted=0, old_targets=0, old_least=0, old_healthy=0
+    )
+    assert next_step(down, 0) == Decision(
+        "keep_new",
+        "the old colour had no task when the deployment began, and has none now; "
+        "the new colour keeps its traffic and stays up",
+    )
+    assert step(replace(down, migrating=True)) == "wait"
+    for more in ({"old_healthy": 1}, {"new_healthy": 0}, {"old_was_down": False}):
+        assert step(replace(down, **more)) == "restore_traffic"
+    assert step(replace(down, traffic=BEFORE, new_weight=0, settled=True)) == "restore_services"
+
+
 @dataclass
 class World:
     """Two colours that do what they are told, slowly; perhaps another hand on the traffic."""
@@ -267,6 +297,7 @@ class World:
             ours=[OURS],
             old_wanted=2,
             old_targets=2,
+            old_least=2,
             old_desired=self.old_desired,
             old_healthy=self.old_healthy,
             new_healthy=0 if self.restored else self.new_healthy,

@@ -111,6 +111,16 @@ def test_where_nothing_is_live_there_is_nobody_for_the_rest(deployment: Deployme
     assert watched(canary.model_copy(update={"from_color": None})) == [(100, 60)]
 
 
+def test_where_what_is_live_has_no_task_there_is_nobody_for_the_rest_either(
+    deployment: Deployment,
+) -> None:
+    canary = with_strategy(deployment, type="canary", percent=10)
+    canary.snapshot.services[BLUE] = canary.snapshot.services[BLUE].model_copy(
+        update={"running_count": 0}
+    )
+    assert watched(canary) == [(100, 60)]
+
+
 @given(percent=st.integers(1, 99))
 def test_the_share_of_the_new_colour_only_grows(percent: int) -> None:
     found = strategy.steps(with_strategy(from_blue_to_green(), type="linear", percent=percent))
