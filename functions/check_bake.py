@@ -51,12 +51,12 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     missing = ill or look.unknown() or old_missing
     verdict = _verdict(invocation, deployment, shift)
     shift = _since(shift, "unknown_since", now, verdict.status == "unknown")
-    outgrown = look.tasks_for(0) > invocation.data["idle"]["desired_count"]
+    outgrown = observe.outgrown(clients.ecs(), deployment, look, invocation.data)
     if verdict.status == "unknown" and (outgrown or shift["proved_at"] is None):
         _check_patience(deployment, verdict, shift, now, now)
     if outgrown:
         # What is missing is about to be started: its time counts from then on.
-        return {**shift, "status": "outgrown", "reason": "there are more hosts than tasks by now"}
+        return {**shift, "status": "outgrown", "reason": outgrown}
     shift = _since(shift, "ill_since", now, missing)
     if late and not missing:
         reason = some([f"{one} came late" for one in late])

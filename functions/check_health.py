@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bluegreen import ecs, health, observe, probe
-from bluegreen.deployment import Deployment, parse
+from bluegreen import health, observe, probe
+from bluegreen.deployment import parse
 from bluegreen.errors import IdleColorUnhealthy
-from bluegreen.look import Asked, Look, asked_before
+from bluegreen.look import Asked, asked_before
 from bluegreen.pace import wait_seconds
 from runtime import clients, routers
 from runtime.invocation import Invocation, task
@@ -56,7 +56,8 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     )
     if verdict.status == "failed":
         raise IdleColorUnhealthy(f"{deployment.to_color}: {verdict.reason}")
-    if verdict.status == "healthy" and (more := _live_runs_more(deployment, look, started)):
+    more = observe.outgrown(clients.ecs(), deployment, look, invocation.data)
+    if verdict.status == "healthy" and more:
         return {**counted, "status": "outgrown", "reason": more}
     return {
         **counted,
@@ -78,15 +79,3 @@ def _counted(data: Mapping[str, Any], now: float) -> dict[str, Any]:
     counted = now if before.get("status") == "healthy" else before["since"]
     # What was started later, to follow the live colour, has the whole time.
     return {"since": max(counted, data["idle"]["started_at"])}
-
-
-def _live_runs_more(deployment: Deployment, look: Look, started: Mapping[str, Any]) -> str:
-    """Why the idle colour is too small for the traffic of the live one; "" if it is not."""
-    live = 0
-    if deployment.from_color:
-        slot = deployment.configuration.colors[deployment.from_color]
-        live = deployment.wanted_count(ecs.service(clients.ecs(), slot))
-    wanted = look.tasks_for(live)
-    if wanted <= started["desired_count"]:
-        return ""
-    return f"{wanted} tasks are needed by now, the idle colour has {started['desired_count']}"

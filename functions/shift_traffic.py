@@ -58,9 +58,10 @@ def handler(invocation: Invocation) -> dict[str, Any]:
 
 def _begin(invocation: Invocation, deployment: Deployment, step: int) -> None:
     """What comes before the weights of a step, besides the compare."""
-    if step == 0:
-        _keep_what_is_there(deployment)
-    else:
+    steps = strategy.steps(deployment)
+    if step == 0 or steps[step] == 100:
+        _keep_what_is_there(deployment, steps[step])
+    if step > 0:
         # A rollback must not take the proof of the step before for one of this step.
         invocation.store.enter(deployment, "deploying")
 
@@ -73,21 +74,23 @@ def _expected(deployment: Deployment, step: int) -> list[Weights]:
     return before if deployment.on_hosts else before[-1:]
 
 
-def _keep_what_is_there(deployment: Deployment) -> None:
+def _keep_what_is_there(deployment: Deployment, percent: int) -> None:
     """Autoscaling must not take the way back: without traffic the old colour would scale in.
 
-    The new one may scale out from now on, as the live colour did.
+    The new one may scale out from now on, as the live colour did; and so may the old one as long as
+    it keeps a part of the traffic, unless its hosts are a group of its own: alarms would make that
+    smaller, too. percent: what the new one gets.
     """
     if deployment.from_color is None:
         return
     colors, before = deployment.configuration.colors, deployment.snapshot.services
-    live = before[deployment.from_color].scaling
+    live, hosts = before[deployment.from_color].scaling, before[deployment.from_color].group
     if live:
-        scaling.write(clients.application_autoscaling(), colors[deployment.from_color], SUSPENDED)
-    if live and before[deployment.to_color].scaling:
         only_out = SUSPENDED.model_copy(update={"dynamic_out": live.dynamic_out})
-        scaling.write(clients.application_autoscaling(), colors[deployment.to_color], only_out)
-    hosts = before[deployment.from_color].group
+        old = only_out if percent < 100 and not hosts else SUSPENDED
+        scaling.write(clients.application_autoscaling(), colors[deployment.from_color], old)
+        if before[deployment.to_color].scaling:
+            scaling.write(clients.application_autoscaling(), colors[deployment.to_color], only_out)
     name = colors[deployment.from_color].auto_scaling_group
     if hosts and name:
         group = auto_scaling.read(clients.autoscaling(), name)

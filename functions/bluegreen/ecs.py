@@ -207,6 +207,19 @@ def went_with_its_host(task: Mapping[str, Any]) -> bool:
     return str(task.get("stoppedReason", "")).startswith("Host EC2 (instance ")
 
 
+def was_moved(task: Mapping[str, Any]) -> bool:
+    """Whether ECS has stopped a task for reasons of its own, and not for what the task did: its
+    host is drained or taken back, or there were to be fewer.
+
+    stopCode: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Task.html; reason:
+    https://repost.aws/knowledge-center/ecs-task-stopped ("Service scaling event triggered"). A task
+    that fails health checks is stopped by the scheduler, too, with another reason.
+    """
+    if task.get("stopCode") in ("SpotInterruption", "TerminationNotice"):
+        return True
+    return str(task.get("stoppedReason", "")).startswith("Scaling activity initiated by ")
+
+
 def why_stopped(
     logs: CloudWatchLogsClient, task: Mapping[str, Any], definition: Mapping[str, Any]
 ) -> str:

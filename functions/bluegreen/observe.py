@@ -62,8 +62,12 @@ def color_health(
             for event in service.get("events", [])
             if event["createdAt"].timestamp() >= started["started_at"]
         ],
-        # Those that went with their host say nothing about the release.
-        died=_deaths(ecs_client, logs, [task for task in tasks if look.has_place_of(task)]),
+        # Those that went with their host, or left it, say nothing about the release.
+        died=_deaths(
+            ecs_client,
+            logs,
+            [task for task in tasks if look.has_place_of(task) and not ecs.was_moved(task)],
+        ),
     )
 
 
@@ -79,6 +83,22 @@ def old_color_missing(look: Look, deployment: Deployment, data: Mapping[str, Any
         return ""
     missing = health.unhealthy_targets(look.targets(color))
     return f"{color}, which keeps a part of the traffic: {missing}" if missing else ""
+
+
+def outgrown(
+    ecs_client: ECSClient, deployment: Deployment, look: Look, data: Mapping[str, Any]
+) -> str:
+    """Why the new colour is too small: for the traffic of the old one, as long as that is still to
+    come, and for the hosts that there are. "" if it is not. data: ``$``.
+    """
+    live, old = 0, deployment.from_color
+    if old and ("shift" not in data or strategy.keeps_old(deployment, data)):
+        slot = deployment.configuration.colors[old]
+        live = deployment.wanted_count(ecs.service(ecs_client, slot))
+    wanted, started = look.tasks_for(live), data["idle"]["desired_count"]
+    if wanted <= started:
+        return ""
+    return f"{wanted} tasks are needed by now, {deployment.to_color} has {started}"
 
 
 def _deaths(

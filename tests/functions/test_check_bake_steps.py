@@ -64,6 +64,26 @@ def second_step(world: World, data: dict[str, Any], site: Site) -> dict[str, Any
     return step(world, data)
 
 
+def test_12_an_old_colour_that_scales_out_is_followed_before_it_loses_the_rest(
+    world: World, data: dict[str, Any], site: Site
+) -> None:
+    world.scale(BLUE, 5)
+    answer = bake(world, data)
+    assert (answer["status"], answer["reason"]) == (
+        "outgrown",
+        "5 tasks are needed by now, green has 2",
+    )
+    data["idle"] = world.run("start_idle_color", data)
+    assert world.service(GREEN)["desiredCount"] == 5
+    assert bake(world, data)["status"] == "waiting", "three tasks are missing"
+    for _ in range(3):
+        world.add_task(GREEN, started_by=data["idle"]["ecs_deployment_id"])
+    world.health[GREEN] = ["healthy"] * 5
+    second_step(world, data, site)
+    world.scale(BLUE, 9)
+    assert bake(world, data)["status"] == "waiting", "it has no traffic to hand over"
+
+
 def test_a_part_of_the_traffic_is_proved_and_watched_before_the_rest_follows(
     world: World, data: dict[str, Any], site: Site
 ) -> None:
@@ -264,16 +284,6 @@ def test_15_every_step_is_undone_to_what_was_before_the_first(
     assert data["rollback"]["status"] == "restored"
     assert data["rollback"]["as_before"]
     assert world.weights() == NONE
-
-
-def test_12_scaling_is_kept_at_the_first_step_only(
-    world: World, data: dict[str, Any], site: Site
-) -> None:
-    """What somebody has set since stays."""
-    world.scalable(BLUE, suspended=False)
-    data["deployment"]["snapshot"]["services"]["blue"]["scaling"] = {}
-    second_step(world, data, site)
-    assert not world.suspended(BLUE)
 
 
 # Hooks, promotion, what people are told

@@ -150,6 +150,30 @@ def test_24_a_crash_loop_is_given_up_with_exit_code_and_last_log_lines(
     assert "starting\n    no database" in reason
 
 
+@pytest.mark.parametrize(
+    ("code", "reason", "counts"),
+    [
+        ("ServiceSchedulerInitiated", "Scaling activity initiated by (deployment e)", False),
+        ("SpotInterruption", "Your Spot Task was interrupted.", False),
+        ("ServiceSchedulerInitiated", "Task failed container health checks", True),
+        ("ServiceSchedulerInitiated", "Task failed ELB health checks in (target-group t)", True),
+        ("EssentialContainerExited", "Essential container in task exited", True),
+    ],
+)
+def test_24_tasks_that_ecs_took_off_a_host_did_not_die(
+    world: World, data: dict[str, Any], code: str, reason: str, counts: bool
+) -> None:
+    """Hosts are drained, and Spot takes them back, while a good release bakes."""
+    for _ in range(3):
+        task = world.add_dead_task(GREEN, data["idle"]["ecs_deployment_id"], 143)
+        task.stop_code, task.stopped_reason = code, reason
+    if counts:
+        with pytest.raises(IdleColorUnhealthy, match="3 tasks died"):
+            check(world, data)
+    else:
+        assert check(world, data)["status"] == "healthy"
+
+
 def test_24_the_deaths_of_an_earlier_release_are_not_this_ones(
     world: World, data: dict[str, Any]
 ) -> None:
@@ -198,7 +222,7 @@ def test_12_a_live_colour_that_scaled_out_meanwhile_is_matched_before_it_loses_i
     world.scale(BLUE, 5)
     assert check(world, data) == {
         "status": "outgrown",
-        "reason": "5 tasks are needed by now, the idle colour has 2",
+        "reason": "5 tasks are needed by now, green has 2",
     }
     data["idle"] = world.run("start_idle_color", data)
     assert world.service(GREEN)["desiredCount"] == 5

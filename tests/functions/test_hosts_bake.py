@@ -98,7 +98,7 @@ def test_14_a_late_host_gets_its_task_before_it_is_switched(
     answer = bake(hosts, data)
     assert (answer["status"], answer["reason"]) == (
         "outgrown",
-        "there are more hosts than tasks by now",
+        "4 tasks are needed by now, green has 3",
     )
     assert hosts.traffic()[3] == ALL_BLUE, "green does not answer there yet"
     bring_in(hosts, data)

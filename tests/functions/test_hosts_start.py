@@ -180,7 +180,7 @@ def test_14_a_new_host_outgrows_the_idle_colour_and_gets_its_task(
     answer = check(hosts, data)
     assert (answer["status"], answer["reason"]) == (
         "outgrown",
-        "4 tasks are needed by now, the idle colour has 3",
+        "4 tasks are needed by now, green has 3",
     )
     assert start(hosts, data)["desired_count"] == 4
     newcomer.answers[GREEN] = "connection refused"

@@ -204,6 +204,26 @@ def test_12_the_old_colour_does_not_scale_in_without_traffic_and_the_new_one_sca
     assert scaling(GREEN) == suspended(out=False)
 
 
+def test_12_an_old_colour_that_keeps_a_part_of_the_traffic_may_scale_out(world: World) -> None:
+    """For hours perhaps, and with nearly all of it."""
+    world.configure(strategy={"type": "linear", "percent": 40, "seconds": 86400})
+    world.scalable(BLUE, suspended=False)
+    world.scalable(GREEN, suspended=False)
+    data = world.started()
+    data["shift"] = shift(world, data)
+    assert world.weights() == {BLUE: 60, GREEN: 40}
+    assert [scaling(color) for color in (BLUE, GREEN)] == [suspended(out=False)] * 2
+    world.scalable(BLUE, suspended=False)
+    data["shift"] |= {"step": 1, "status": "next_step"}
+    data["shift"] = shift(world, data)
+    assert not world.suspended(BLUE), "what somebody has set since stays"
+    data["shift"] |= {"step": 2, "status": "next_step"}
+    shift(world, data)
+    assert world.weights() == {BLUE: 0, GREEN: 100}
+    assert scaling(BLUE) == suspended(out=True)
+    assert scaling(GREEN) == suspended(out=False)
+
+
 def test_12_it_is_kept_before_it_loses_its_traffic(world: World) -> None:
     world.scalable(BLUE, suspended=False)
     data = world.started()

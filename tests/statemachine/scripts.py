@@ -49,7 +49,7 @@ BAKING = {**SHIFTED, "status": "waiting", "proved_at": 1010.0, "wait_seconds": 4
 BAKED = {**BAKING, "status": "baked"}
 # The same step again, for a host that has come meanwhile; and for one that has no task there yet.
 LATE = {**BAKING, "status": "late", "reason": "i-4 came late"}
-MORE_HOSTS = {**BAKING, "status": "outgrown", "reason": "there are more hosts than tasks by now"}
+MORE_HOSTS = {**BAKING, "status": "outgrown", "reason": "3 tasks are needed by now, green has 2"}
 DRAINING = {"status": "waiting", "reason": "2 targets are draining", "since": 1, "wait_seconds": 6}
 DRAINED = {**DRAINING, "status": "done", "reason": "the old colour has ended"}
 RESTORING = {"status": "waiting", "reason": "traffic back", "as_before": True, "wait_seconds": 3}
