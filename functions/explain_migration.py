@@ -46,16 +46,8 @@ def _stop(cluster: str, revision: str) -> list[str]:
     meanwhile wrote last.
     """
     client, family = clients.ecs(), revision.rsplit("/", 1)[-1].rpartition(":")[0]
-    arns = {
-        arn
-        for status in ("RUNNING", "STOPPED")
-        for arn in client.list_tasks(cluster=cluster, family=family, desiredStatus=status)[
-            "taskArns"
-        ]
-    }
-    found = client.describe_tasks(cluster=cluster, tasks=sorted(arns))["tasks"] if arns else []
     said = []
-    for one in found:
+    for one in ecs.tasks_of_family(client, cluster, family):
         if one["taskDefinitionArn"] == revision and not one.get("group", "").startswith("service:"):
             why: dict[str, str] = {}
             if one["desiredStatus"] != "STOPPED":

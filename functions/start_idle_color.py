@@ -26,7 +26,6 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     deployment = parse(invocation.data)
     invocation.store.prove(deployment, invocation.now)
     slot = deployment.configuration.colors[deployment.to_color]
-    elapsed = invocation.now - deployment.started_at
     revision = invocation.data["task_definition"]["arn"]
     progress = invocation.data.get("idle", {})
     router = routers.of(deployment, invocation.settings, invocation.data)
@@ -51,7 +50,7 @@ def handler(invocation: Invocation) -> dict[str, Any]:
         return _started(service, since)
     if deployment.snapshot.services[deployment.to_color].scaling:
         scaling.write(clients.application_autoscaling(), slot, SUSPENDED)
-    if leftovers := _end_leftovers(deployment, look, service, elapsed):
+    if leftovers := _end_leftovers(deployment, look, service, progress, invocation.now):
         return leftovers
     if coming := _bring_up_hosts(deployment, revision, wanted, progress, invocation.now):
         return coming
@@ -61,29 +60,41 @@ def handler(invocation: Invocation) -> dict[str, Any]:
 
 
 def _end_leftovers(
-    deployment: Deployment, look: Look, service: Mapping[str, Any], elapsed: float
+    deployment: Deployment,
+    look: Look,
+    service: Mapping[str, Any],
+    progress: Mapping[str, Any],
+    now: float,
 ) -> dict[str, Any] | None:
     """One pass towards an idle colour without tasks from an earlier run; None when there are none.
 
     Raises IdleColorUnhealthy.
     """
     slot = deployment.configuration.colors[deployment.to_color]
-    margin = deployment.margin_seconds
-    if service["desiredCount"] > 0 and elapsed < margin:
-        return _waiting(elapsed, "tasks left from an earlier run may still get requests")
+    elapsed = now - deployment.started_at
+    # Hooks and a migration may have taken longer than tasks have to stop.
+    since = progress.get("leftovers_since", now)
+    waiting = {"leftovers_since": since}
+    if service["desiredCount"] > 0 and elapsed < deployment.margin_seconds:
+        reason = "tasks left from an earlier run may still get requests"
+        return _waiting(now - since, reason) | waiting
     still_used = look.connections(deployment.to_color)
     if still_used and elapsed < deployment.configuration.drain.seconds:
-        return _waiting(elapsed, f"{still_used} connections to tasks left from an earlier run")
+        reason = f"{still_used} connections to tasks left from an earlier run"
+        return _waiting(now - since, reason) | waiting
     if service["desiredCount"] > 0:
         ecs.update(clients.ecs(), slot, desired_count=0)
-        return _waiting(elapsed, "tasks left from an earlier run are being stopped")
+        return _waiting(0, "tasks left from an earlier run are being stopped") | {
+            "leftovers_since": now
+        }
     if leftovers := ecs.not_stopped(ecs.tasks(clients.ecs(), slot)):
-        if elapsed > deployment.configuration.health.deadline_seconds:
+        if now - since > deployment.configuration.health.deadline_seconds:
             raise IdleColorUnhealthy(
                 f"{len(leftovers)} tasks left on {deployment.to_color} from an earlier run "
                 "do not stop"
             )
-        return _waiting(elapsed, f"{len(leftovers)} tasks left from an earlier run are stopping")
+        reason = f"{len(leftovers)} tasks left from an earlier run are stopping"
+        return _waiting(now - since, reason) | waiting
     return None
 
 

@@ -11,7 +11,7 @@ from moto.ecs.models import Task
 
 from bluegreen.errors import AwsUnavailable, MigrationFailed
 from runtime import clients
-from tests.functions.world import GREEN, START, World, execution_arn
+from tests.functions.world import BLUE, GREEN, START, World, execution_arn
 
 SECRET = "hunter2"
 MIGRATION = {"container": "web", "command": ["bin/migrate"], "environment": {"PASSWORD": SECRET}}
@@ -105,6 +105,19 @@ def test_a_migration_whose_time_is_up_is_stopped_and_says_what_it_last_did(
         "STOPPED",
         "the time of the migration is up",
     )
+
+
+def test_a_migration_is_found_among_more_tasks_than_ecs_describes_at_once(
+    world: World, data: dict[str, Any]
+) -> None:
+    for _ in range(120):
+        world.add_task(BLUE, last_status="RUNNING")
+    task = migrate(world, data)
+    task.last_status = "RUNNING"
+    world.write_log(task.id, ["row 10"])
+    said = explain(world, data, {"Error": "States.Timeout", "Cause": ""})
+    assert "row 10" in said
+    assert task.desired_status == "STOPPED"
 
 
 def test_a_migration_that_was_stopped_at_its_time_says_what_it_last_did(

@@ -120,8 +120,27 @@ def test_12_a_live_colour_that_has_outgrown_the_idle_one_is_followed(world: Worl
 def test_13_leftovers_that_do_not_stop_are_given_up_at_the_deadline(world: World) -> None:
     data = registered(world)
     world.add_task(GREEN)
+    data["idle"] = start(world, data)
     world.now += 601
     with pytest.raises(IdleColorUnhealthy, match=r"1 tasks left on green .* do not stop"):
+        start(world, data)
+
+
+def test_13_leftovers_have_their_time_however_long_hooks_and_a_migration_took(
+    world: World,
+) -> None:
+    world.scale(GREEN, 1)
+    data = registered(world)
+    leftover = world.add_task(GREEN)
+    world.now += 3600
+    data["idle"] = start(world, data)
+    assert data["idle"]["reason"] == "tasks left from an earlier run are being stopped"
+    leftover.last_status, leftover.desired_status = "DEACTIVATING", "STOPPED"
+    world.now += 600
+    data["idle"] = start(world, data)
+    assert data["idle"]["reason"] == "1 tasks left from an earlier run are stopping"
+    world.now += 1
+    with pytest.raises(IdleColorUnhealthy, match="do not stop"):
         start(world, data)
 
 
