@@ -34,7 +34,7 @@ ifdef ARGS
 	@$(PYTHON) -m pytest $(ARGS)
 else
 	@rm -rf build/calls
-	@$(PYTHON) -m pytest --numprocesses 3 --dist worksteal --ignore tests/least_privilege
+	@$(PYTHON) -m pytest --numprocesses 2 --dist worksteal --ignore tests/least_privilege
 	@$(PYTHON) -m pytest tests/least_privilege
 endif
 

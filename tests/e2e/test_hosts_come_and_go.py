@@ -17,7 +17,8 @@ def test_14_a_host_that_appears_during_the_switch_gets_the_new_colour(
     old, numbers = hosts.live(), hosts.numbers()
     tag = f"appears-{when}"
     hosts.push(tag)
-    with hosts.under_load():
+    # Long enough for a host to boot: what comes after the end is nobody's.
+    with hosts.configured({"bake.seconds": 12}), hosts.under_load():
         hosts.fault("host", kind="appears", when=when)
         ended = hosts.deploy(tag)
     assert ended.succeeded, ended.cause
