@@ -23,7 +23,8 @@ def tasks(sandbox: Running) -> dict[str, dict[str, Any]]:
     arns = [
         arn
         for status in ("RUNNING", "STOPPED")
-        for arn in ecs.list_tasks(cluster="web", desiredStatus=status)["taskArns"]
+        for page in ecs.get_paginator("list_tasks").paginate(cluster="web", desiredStatus=status)
+        for arn in page["taskArns"]
     ]
     found: dict[str, dict[str, Any]] = {}
     for begin in range(0, len(arns), 100):
