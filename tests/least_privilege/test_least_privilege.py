@@ -38,6 +38,11 @@ ONLY_AWS_NEEDS_IT = {
     ("AnnotateDeploymentFunction", "sqs:SendMessage"): "Lambda sends what it gave up to the queue",
 }
 
+# Called in some runs, as somebody else may be faster.
+ONLY_WHO_IS_FIRST_NEEDS_IT = {
+    ("ExplainMigrationFunction", "ecs:StopTask"): "Step Functions may have stopped the migration",
+}
+
 
 @pytest.fixture(scope="module")
 def called() -> set[tuple[str, str]]:
@@ -74,7 +79,8 @@ def test_nothing_is_called_that_is_not_allowed(
 def test_nothing_is_allowed_that_is_never_called(
     called: set[tuple[str, str]], allowed: set[tuple[str, str]]
 ) -> None:
-    assert allowed - called == set(ONLY_AWS_NEEDS_IT)
+    never_called = allowed - called - set(ONLY_WHO_IS_FIRST_NEEDS_IT)
+    assert never_called == set(ONLY_AWS_NEEDS_IT)
 
 
 def _actions(resources: Any, role: str) -> Iterator[str]:
