@@ -23,9 +23,7 @@ import signal
 import sys
 import time
 
-# Longer than a client of sandbox/load.py pauses on a connection, at 100 requests a second (0.48 s):
-# each one is told with an answer that its connection closes.
-LINGER_SECONDS = 0.8
+LINGER_SECONDS = 0.3
 MAX_HEAD_BYTES = 65_536
 ROUNDING = 1e-9
 HEALTH_PATH = "/healthz"
