@@ -56,8 +56,9 @@ def handler(invocation: Invocation) -> dict[str, Any]:
     )
     if verdict.status == "failed":
         raise IdleColorUnhealthy(f"{deployment.to_color}: {verdict.reason}")
-    more = observe.outgrown(clients.ecs(), deployment, look, invocation.data)
-    if verdict.status == "healthy" and more:
+    if verdict.status == "healthy" and (
+        more := observe.outgrown(clients.ecs(), deployment, look, invocation.data)
+    ):
         return {**counted, "status": "outgrown", "reason": more}
     return {
         **counted,
